@@ -1,8 +1,8 @@
-"""Looks after the keyring as a whole: where it stands, whether it is whole, and its rotation.
+"""The keyring as a whole: its status, its verification, and its rotation.
 
 A rotation in order: audit entry → the keyring's shred under a new root version, which also moves the generation → the
-catalog closes the older generations → leaves that they never gave out are dropped → trees ahead → audit entry. A crash
-anywhere leaves a keyring that serves, and the rotation is repeated; docs/crash-order.md says what each step leaves.
+catalog closes the older generations → leaves that were never reserved are dropped → trees ahead → audit entry. After a
+crash at any step the keyring can be used, and the rotation is repeated; docs/crash-order.md says what each step leaves.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ from vault.services.audit import event
 from vault.services.surroundings import Surroundings
 
 COUNTED_SINCE: Final = "leaves_counted_since"
-"""The catalog setting that names the first generation whose leaf counters are certainly complete.
+"""The catalog setting with the first generation whose leaf counters are certainly complete.
 
-Whoever cannot rule out that an older catalog took this one's place moves it on, together with the keyring's generation.
+It is moved on, together with the keyring's generation, whenever an older catalog may have replaced this one.
 """
 
 logger = logging.getLogger(__name__)
@@ -34,7 +34,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rotation:
-    """What a rotation did. `dropped` trees had no used leaf; `under_way` calls go on under the keys they began with."""
+    """The result of a rotation. `dropped` trees had no reserved leaf; `under_way` calls keep their old keys."""
 
     receipt: ShredReceipt
     generation: int
@@ -43,16 +43,16 @@ class Rotation:
 
 
 def is_pinned(keyring: Keyring, place: Coordinate) -> bool:
-    """Tell whether a pin is on the key of a place; looks at memory only."""
+    """Tell whether a pin is on the key at a coordinate; reads memory only."""
     return any(pin.is_on(place) for pin in keyring.pins(place.cohort.tenant))
 
 
 class KeyRows(LeafRows, RecordingCounts, SettingRows, AuditTrail, Protocol):
-    """What renewing keys asks of the catalog."""
+    """The catalog methods that renewing keys needs."""
 
 
 class Keys:
-    """The operator's view of the keyring; `ahead` creates the trees that the coming calls need."""
+    """The operator's acts on the keyring; `ahead` creates the trees of coming calls."""
 
     def __init__(
         self,
@@ -69,19 +69,19 @@ class Keys:
         self._ahead = ahead
 
     async def status(self) -> KeyringStatus:
-        """Say where the keyring and its replicas stand."""
+        """Return the status of the keyring and its replicas."""
         return await self._keyring.status()
 
     async def verify(self) -> Sequence[Finding]:
-        """Prove that every replica opens to the same tree and that one root version lives; errors say what is not."""
+        """Check that every replica opens to the same tree and that only one root version is live; return findings."""
         return await self._keyring.check()
 
     async def rotate(self, *, actor: Principal) -> Rotation:
-        """Replace the root version and every tree that a coming recording would use.
+        """Replace the root version, and every tree that a coming recording would use.
 
-        No older copy of the keyring opens under the new version, and one taken with the old version opens no recording
-        that begins after this returned, on whatever node. The new version is made by the configured provider, so this
-        also moves a vault from one provider to another. Repeatable after any failure.
+        No older copy of the keyring opens under the new version. A copy with the old root version opens no recording
+        that begins after this returned, on any node. The configured provider makes the new version, so this also moves
+        a vault from one provider to another. Repeatable after any failure.
         """
         now = self._clock.now()
         identifier = new_id("shr", at=now, entropy=self._entropy)
@@ -106,9 +106,9 @@ class Keys:
         return done
 
     async def _retire(self, identifier: str, generation: int, actor: Principal) -> int:
-        """Close the generations before, then drop what they never gave out; return how many trees went.
+        """Close the earlier generations, then drop their unreserved leaves; return how many trees were dropped.
 
-        In the other order a leaf that a node reserved in between would lose its key.
+        In the other order, a leaf that a node reserved in between would lose its key.
         """
         known = await self._catalog.setting(COUNTED_SINCE)
         since = generation if known is None else int(known)

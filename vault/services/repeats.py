@@ -1,9 +1,9 @@
-"""Requests under an Idempotency-Key: each takes effect once, and its first answer is everybody's.
+"""Requests with an Idempotency-Key: each takes effect once, and repetitions get its first answer.
 
-Order, and what a crash in between leaves: claim → the act, whose transaction notes its effect beside the claim →
-answer kept. After the first step a claim without effect remains, and once its time is up a repeat carries the request
-out. After the second a repeat finds what was made. An attempt that was overtaken cannot take effect any more: its
-transaction fails with the claim.
+Order, and what a crash in between leaves: claim → the act, whose transaction also stores its effect with the claim →
+answer stored. After the first step there is a claim without effect; once its time is up, a repetition carries the
+request out. After the second a repetition finds the effect. An attempt that was overtaken cannot take effect any more:
+its transaction fails with the claim.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from vault.services.surroundings import Surroundings
 
 _KEPT: Final = timedelta(hours=24)
 _PATIENCE: Final = timedelta(seconds=30)
-"""How long an attempt is believed to be alive; longer ones are overtaken only if nothing of them is durable."""
+"""How long an attempt counts as alive; an older one is overtaken only if nothing of it is durable."""
 _MAX_KEY: Final = 255
 _NONCE_BYTES: Final = 12
 
@@ -32,19 +32,19 @@ logger = logging.getLogger(__name__)
 
 
 def checked_key(text: str) -> str:
-    """Return the key in a header's value, a string of RFC 8941 or bare; Malformed, which does not repeat it."""
+    """Return the key in a header's value, a string of RFC 8941 or bare; Malformed, which does not repeat the value."""
     key = text.strip()
     if len(key) > 1 and key.startswith('"') and key.endswith('"'):
         key = key[1:-1]
     if not 1 <= len(key) <= _MAX_KEY or not key.isascii() or not key.isprintable() or '"' in key:
-        raise Malformed("Idempotency-Key: that is no key", hint='send a fresh UUID in quotes: "8e03978e-40d5-…"')
+        raise Malformed("Idempotency-Key: that is not a key", hint='send a fresh UUID in quotes: "8e03978e-40d5-…"')
     return key
 
 
 class Repeats:
-    """Claims keys and keeps answers; `sealing_keys` returns the keyring's parts of the keys that seal them.
+    """Claims keys and stores answers; `sealing_keys` returns the keyring's parts of the keys that seal them.
 
-    The first seals; any may have.
+    The first one seals, and any may open.
     """
 
     def __init__(
@@ -56,9 +56,9 @@ class Repeats:
         self._sealing_keys = sealing_keys
 
     async def claim(self, token: TokenId, key: str, request: bytes) -> tuple[Keyed, bool]:
-        """Return the request under this key, and whether the caller is to carry it out.
+        """Return the request under this key, and whether the caller must carry it out.
 
-        KeyReused if the key came with another request, UnderWay while the first one is being carried out.
+        KeyReused if the key came with another request. UnderWay while the first one is being carried out.
         """
         now = self._clock.now()
         asked = Keyed(
@@ -82,7 +82,7 @@ class Repeats:
         return found, found.attempt == asked.attempt
 
     async def keep(self, keyed: Keyed, key: str, *, status: int, answer: bytes) -> None:
-        """Keep the answer for a day. The act is durable already: an outage here costs only the repeat's convenience."""
+        """Store the answer for a day. The act is durable already, so an outage costs only the answer."""
         sealed = seal_answer(self._sealing_keys()[0], keyed.token, key, answer, nonce=self._entropy(_NONCE_BYTES))
         try:
             await self._catalog.settle_request(keyed, status=status, answer=sealed)
@@ -90,7 +90,7 @@ class Repeats:
             logger.warning("an answer was not kept", extra={"fields": {"reason": error.message}})
 
     async def leave(self, keyed: Keyed) -> None:
-        """Let the next one with this key go on from here."""
+        """Let the next request with this key take over."""
         try:
             await self._catalog.leave_request(keyed, at=self._clock.now())
         except (Unavailable, Conflict) as error:

@@ -1,4 +1,4 @@
-"""What every service takes from its process: time, randomness, and where it counts."""
+"""What every service gets from its process: time, randomness and metrics."""
 
 from __future__ import annotations
 

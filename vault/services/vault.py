@@ -1,4 +1,4 @@
-"""The open vault: every service, wired; what the server and the local commands hold."""
+"""The open vault: all services, wired, for the server and the local commands."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ IN_WORK: Final = Resource(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Vault:
-    """A composition of collaborators; `vault.wiring` builds it and owns its background tasks."""
+    """All services of an open vault; `vault.wiring` builds it and owns its background tasks."""
 
     access: Access
     begun: Begun

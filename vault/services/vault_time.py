@@ -1,4 +1,4 @@
-"""The time by which people's decisions count: the machine's, but never before the last sweep's."""
+"""The time by which people's decisions count: the machine's, but never before the last sweep."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from vault.retention.guards import effective_now
 
 
 class VaultTime:
-    """A clock that does not step back behind the last sweep.
+    """A clock that never goes back before the last sweep.
 
-    Sweeps go by no earlier time. A grace, a notice or an export window that began before it would be over at once.
+    Sweeps use no earlier time: a grace, a notice or an export window that began before it would be over at once.
     """
 
     def __init__(self, clock: Clock, last_sweep_at: Callable[[], datetime | None]) -> None:

@@ -1,1 +1,1 @@
-"""Whether a vault works, as a monitor and the other nodes see it."""
+"""Whether a vault works, for monitors and for the other nodes."""

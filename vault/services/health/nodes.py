@@ -1,4 +1,4 @@
-"""This node, as the others see it: who serves which journal, since when, and how much of it is not stored yet."""
+"""This node in the catalog: its journal, when it was last seen, and how much it has not stored yet."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ logger = logging.getLogger(__name__)
 
 
 class Presence:
-    """Tells the catalog that this node lives. For people: nothing is decided by it while a lock can say more."""
+    """Tells the catalog that this node runs. It is for people: decisions use locks where there are any."""
 
     def __init__(self, *, catalog: NodeRows, ingest: Ingest, clock: Clock, name: str) -> None:
         self._catalog = catalog
@@ -27,12 +27,12 @@ class Presence:
         """Whether the latest beat is in the catalog."""
 
     async def register(self) -> None:
-        """Appear in the catalog; before the first recording, so that no row names a node that nobody knows."""
+        """Add this node to the catalog, before the first recording, so that no row names an unknown node."""
         now = self._clock.now()
         await self._catalog.register_node(Node(id=self._ingest.node, name=self._name, started_at=now, seen_at=now))
 
     async def run(self) -> None:
-        """Beat until cancelled; an outage of the catalog only makes the node look absent."""
+        """Beat until cancelled; during an outage of the catalog the node only looks absent."""
         while True:
             await asyncio.sleep(_BEAT_SECONDS)
             try:
@@ -41,7 +41,7 @@ class Presence:
                 logger.warning("the node was not seen", extra={"fields": {"reason": error.message}})
 
     async def appear(self) -> None:
-        """Beat, as a new node if this one was taken for lost; Unavailable if the catalog takes nothing now."""
+        """Beat, registering again if this node was taken for lost; Unavailable if the catalog cannot be written."""
         try:
             try:
                 await self.beat()
@@ -54,7 +54,7 @@ class Presence:
         self.seen = True
 
     async def beat(self) -> None:
-        """Note the time and what is not stored yet."""
+        """Store the time, and how much is not stored yet."""
         await self._catalog.beat_node(
             self._ingest.node, at=self._clock.now(), unstored_bytes=self._ingest.unstored_bytes
         )

@@ -1,4 +1,4 @@
-"""Questions to what may hang, asked by one task at a time and answered for everybody within a bound."""
+"""Checks of what may hang: one task asks at a time, and everyone gets its answer within a bound."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ logger = logging.getLogger(__name__)
 
 
 class Look:
-    """One question. A second one is never sent after a first that has no answer: what hangs gets no crowd."""
+    """One check. While an answer is outstanding no second question is sent, so that nothing piles up."""
 
     def __init__(self, what: str, ask: Callable[[], Awaitable[None]], *, clock: Clock) -> None:
         self._what = what
@@ -26,9 +26,9 @@ class Look:
         self._began = 0.0
 
     async def within(self, seconds: float) -> VaultError | None:
-        """Ask, or join who asks already; return None if all is well, else what the answer was, or that there is none.
+        """Ask, or join a question under way; return None if all is well, else the error; no answer is Unavailable.
 
-        Returns `seconds` after the question was sent at the latest.
+        Returns at most `seconds` after the question was sent.
         """
         task = self._task
         if task is None or task.done():
@@ -52,7 +52,7 @@ class Look:
         return None
 
     async def close(self) -> None:
-        """Give up what has no answer yet."""
+        """Cancel the question under way."""
         if self._task is not None:
             self._task.cancel()
             await asyncio.wait([self._task], timeout=_CLOSE_SECONDS)

@@ -1,4 +1,4 @@
-"""What a monitor asks: would a new recording be taken in, and what do the gauges say that no event keeps current."""
+"""A monitor's questions: whether new recordings are accepted, and gauges that no event keeps current."""
 
 from __future__ import annotations
 
@@ -27,19 +27,19 @@ from vault.services.surroundings import Surroundings
 from vault.services.tenants.tenants import Tenants
 
 EXPIRES_SOON: Final = timedelta(days=14)
-"""How long before a token or a certificate expires it is spoken of."""
+"""How long before a token or a certificate expires the vault warns."""
 CHECKS: Final = ("draining", "journal", "keyring", "root_provider", "catalog", "objects")
 _ANSWER_SECONDS: Final = 0.5
-"""How long who asks whether the vault is ready waits for what may hang."""
+"""How many seconds a readiness check waits for what may hang."""
 _SCRAPE_SECONDS: Final = 0.25
 
 
 class StatusRows(RecordingCounts, HoldLookup, AlertRows, TokenLookup, SchemaCheck, Protocol):
-    """What the figures of a vault are counted from."""
+    """The catalog methods that status needs."""
 
 
 class Status:
-    """Answers within a bound, whatever hangs; `close` comes before what it looks at is closed."""
+    """Answers within a bound, even if something hangs; call `close` before its collaborators are closed."""
 
     def __init__(
         self,
@@ -81,7 +81,7 @@ class Status:
         return found
 
     def _no_keys(self) -> VaultError | None:
-        """Return why a call that begins now would get no key: from memory, without asking anybody."""
+        """Return why a new call would get no key, from memory alone; None if it would get one."""
         try:
             _ = self._keyring.generation
             self._tenants.require_prepared()
@@ -92,18 +92,18 @@ class Status:
     async def _ask_catalog(self) -> None:
         await self._catalog.check_schema()
         if not self._presence.seen:
-            await self._presence.appear()  # a database that can be read and not written takes no call
+            await self._presence.appear()  # a database that cannot be written accepts no call
 
     async def gauges(self) -> None:
-        """Set the gauges that no event keeps current; those of a catalog that does not answer at once stay as they are.
+        """Set the gauges that no event keeps current; if the catalog does not answer at once they stay.
 
-        Once they are old they are no longer told.
+        Gauges that are too old are no longer reported.
         """
         self._metrics.journal_bytes.set(self._journal.usage().bytes_used)
         await self._at_gauges.within(_SCRAPE_SECONDS)
 
     async def overdue_seconds(self, *, tenant: TenantId | None = None) -> float:
-        """Return how long the oldest recording, of one tenant or all, that is due and not held has waited, or 0."""
+        """Return how many seconds the oldest due recording without a hold has waited, of one tenant or all; else 0."""
         now = self._clock.now()
         oldest = await self._catalog.oldest_due(now=now, tenant=tenant)
         return max((now - oldest).total_seconds(), 0.0) if oldest else 0.0
@@ -130,7 +130,7 @@ class Status:
         self._read_at = began
 
     async def close(self) -> None:
-        """Give up what has no answer yet."""
+        """Cancel questions under way."""
         await self._at_catalog.close()
         await self._at_store.close()
         await self._at_gauges.close()

@@ -1,7 +1,7 @@
-"""Delivers alerts until somebody acknowledges them: at least once each, and about once.
+"""Delivers alerts until they are acknowledged: each at least once, rarely more often.
 
-Claim durable (nobody else sends it before the claim ends) → send → outcome durable. A crash after the claim, or between
-sending and noting it, sends the alert again once the claim has run out, under the same id.
+Order: claim durable (nobody else sends the alert before the claim ends) → send → outcome durable. After a crash in
+between, the alert is sent again when the claim has run out, under the same id.
 """
 
 from __future__ import annotations
@@ -22,17 +22,17 @@ from vault.services.holds.holds import Holds
 from vault.services.surroundings import Surroundings
 
 _CLAIM: Final = timedelta(seconds=15)
-"""Longer than a messenger takes at most."""
+"""Longer than a messenger may take."""
 _ROUND_SECONDS: Final = 1.0
 _MOST_AT_ONCE: Final = 32
 _UNFINISHED_FOR: Final = timedelta(seconds=30)
-"""A hold that is being placed for longer than this is completed here: its keyring was out of reach."""
+"""A hold still being placed after this time is completed here: the keyring was out of reach."""
 
 logger = logging.getLogger(__name__)
 
 
 class Alerts:
-    """Sends what flags left in the outbox: one alert a tenant at a time, so none waits for another tenant's webhook."""
+    """Sends the alerts in the outbox, one for each tenant at a time, so none waits for another's webhook."""
 
     def __init__(
         self,
@@ -55,11 +55,11 @@ class Alerts:
         self._mended_at = surroundings.clock.monotonic()
 
     def wake(self) -> None:
-        """Look at once: a flag was raised."""
+        """Look for alerts now, because a flag was raised."""
         self._woken.set()
 
     async def run(self) -> None:
-        """Deliver for ever."""
+        """Deliver alerts until cancelled."""
         async with asyncio.TaskGroup() as group:
             while True:
                 self._woken.clear()
@@ -73,7 +73,7 @@ class Alerts:
                         await self._woken.wait()
 
     async def _begin(self, group: asyncio.TaskGroup) -> None:
-        """Start sending whatever is due."""
+        """Start sending what is due."""
         while len(self._sending) < _MOST_AT_ONCE:
             claimed = await self._claim()
             if claimed is None:
@@ -92,7 +92,7 @@ class Alerts:
         try:
             await self._attempt(claimed)
         except VaultError as error:
-            # Not noted: it is sent again when the claim runs out.
+            # The outcome is not stored, so the alert is sent again when the claim runs out.
             logger.warning("an alert's outcome is not noted", extra={"fields": {"alert": alert.id, "why": error.code}})
         finally:
             self._sending.discard(alert.tenant)
@@ -126,7 +126,7 @@ class Alerts:
         await self._catalog.settle_alert(alert.id, next_at=now, delivered_at=now, audit=[acknowledged])
 
     async def _mend(self) -> None:
-        """Complete holds that an outage left half placed, so that a flag is kept without a restart."""
+        """Complete holds that an outage left half placed, so that a flag takes effect without a restart."""
         now = self._clock.monotonic()
         if now - self._mended_at >= _UNFINISHED_FOR.total_seconds():
             self._mended_at = now

@@ -1,9 +1,9 @@
-"""Flags: somebody, or the machine on the line, says that a call needs a safeguarding lead now.
+"""Flags: a person or the recorder says that a call needs a safeguarding lead now.
 
 Order: hold row `placing` and alert row, in one transaction → pins durable in the keyring → hold `active` → answer. So
-there is never a pin without its alert. A crash after the first step leaves both rows: the alert goes out, and the pins
-are set at the next start, by the next round of `Alerts`, or by whoever flags again. An alert does not wait for the
-pins: an outage of the keyring must not keep a person from hearing of another.
+there is never a pin without its alert. A crash after the first step leaves both rows: the alert is sent, and the pins
+are set at the next start, by the next round of `Alerts`, or by the next flag. An alert does not wait for the pins,
+because an outage of the keyring must not delay it.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from vault.services.ingest.sessions import IngestSession
 from vault.services.surroundings import Surroundings
 
 _RECORDER_MAY: Final = timedelta(hours=1)
-"""How long after a call its recorder may flag it: a stolen recorder's token must not keep old calls for ever."""
+"""How long after a call its recorder may flag it, so that a stolen recorder's token cannot keep old calls."""
 
 _TELL_AGAIN: Final = timedelta(minutes=5)
 """How long after an alert was acknowledged another flag on the recording sends one again."""
@@ -36,7 +36,7 @@ _TELL_AGAIN: Final = timedelta(minutes=5)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Flagged:
-    """What a flag led to. `repeated`: the hold was there already. `alert` None: no webhook is configured."""
+    """The result of a flag. `repeated`: the hold existed already. `alert` None: no webhook is configured."""
 
     recording: Recording
     hold: Hold
@@ -46,7 +46,7 @@ class Flagged:
 
 
 class FlaggingRows(FlagRows, TenantLookup, Protocol):
-    """What flags ask of the catalog."""
+    """The catalog methods that flags need."""
 
 
 class Flags:
@@ -81,10 +81,10 @@ class Flags:
         reason: str | None = None,
         actor: Principal,
     ) -> Flagged:
-        """Keep the recording and tell the tenant's safeguarding lead; return once the keyring has the pins.
+        """Hold the recording and alert the tenant's safeguarding lead; returns once the keyring has the pins.
 
-        Flagging again, under whatever matter, gives the same hold until a release of it is asked for. The lead is told
-        again once five minutes have passed since the last alert was acknowledged. TooLate if the recording is shredded;
+        Flagging again, under any matter, returns the same hold until its release is requested. The lead is alerted
+        again if five minutes have passed since the last alert was acknowledged. TooLate if the recording is shredded;
         nothing is written then.
         """
         if matter is not None and not matter.strip():
@@ -105,7 +105,7 @@ class Flags:
             alert,
             acknowledged_before=hold.created_at - _TELL_AGAIN,
             audit=[event("flag.raised", actor, tenant=row.tenant, target=row.id, detail=detail)],
-            # The hold that is there keeps its own words: what more was said is kept here.
+            # An existing hold keeps its own reason; the new flag's goes into the audit trail.
             joining=[
                 event(
                     "flag.raised",
@@ -127,9 +127,9 @@ class Flags:
         )
 
     async def flag_call(self, tenant: TenantId, call_key: str, *, category: FlagCategory, actor: Principal) -> Flagged:
-        """Flag the call that its recorder names, while it runs or shortly after; Conflict later, NotFound.
+        """Flag the call with the recorder's call key, while it runs or shortly after; Conflict later, NotFound.
 
-        Of the recordings with this call key, the one under way that the actor began comes first, else the newest.
+        Of several recordings with this call key, the open one that the actor began comes first, else the newest.
         """
         own = self._ingest.own_call(tenant, call_key, actor.token_id)
         row = own.recording if own is not None else await self._newest(tenant, call_key)
@@ -143,7 +143,7 @@ class Flags:
         return await self.flag(row, category=category, actor=actor)
 
     async def _newest(self, tenant: TenantId, call_key: str) -> Recording | None:
-        """Return the recording of a call, the last one if its recorder came back after the end and it has several."""
+        """Return the newest recording of a call; a recorder that came back after the end has several."""
         name = call_name(call_key, await self._call_keys.newest(tenant, call_key))
         found = await self._call_keys.resolve(tenant, name)
         return found.recording if isinstance(found, IngestSession) else found

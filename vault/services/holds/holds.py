@@ -1,8 +1,8 @@
-"""Places, reviews and releases holds. A hold is a pin in the keyring first and a row second.
+"""Places, reviews and releases holds. A hold is first a pin in the keyring and then a row.
 
-Placing: row `placing` → pins durable in every keyring replica → row `active` → answer → labels on the objects. A crash
-after the first step is completed at the next start, so an answered hold is never lost and an unanswered one is never
-half there. The keyring's single writer decides against the sweeper: whoever enters first, the other sees the result.
+Placing: row `placing` → pins durable in the keyring → row `active` → answer → labels on the objects. A crash after the
+first step is completed at the next start, so an answered hold is never lost and an unanswered one is never half placed.
+The keyring's single writer orders holds and sweeps: whichever enters second sees the first one's result.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HoldRequest:
-    """What somebody with the authority to hold says."""
+    """What the person who places a hold states."""
 
     tenant: TenantId
     kind: HoldKind
@@ -53,12 +53,12 @@ class HoldRequest:
     authority: str
     owner: str
     review_at: datetime | None
-    """None takes the earliest date that fits the kind and any of the calls."""
+    """None takes the earliest date that fits the kind and the calls."""
     recordings: tuple[RecordingId, ...]
 
 
 def pins_of(keyring: Keyring, hold: Hold, recordings: Sequence[Recording]) -> list[Pin]:
-    """Return the pins that carry this hold: every part of each recording that has a key, tagged with its id."""
+    """Return the pins of this hold: on every part of each recording that has a key, tagged with the hold's id."""
     tag = id_bytes(hold.id)
     return [
         Pin(cohort=place.cohort, first=place.leaf, last=place.leaf, tag=tag)
@@ -69,11 +69,11 @@ def pins_of(keyring: Keyring, hold: Hold, recordings: Sequence[Recording]) -> li
 
 
 class HoldingRows(HoldRows, RecordingLookup, TenantLookup, PolicyLookup, TokenLookup, Protocol):
-    """What holds ask of the catalog."""
+    """The catalog methods that holds need."""
 
 
 class Holds:
-    """The life of holds. Whose hold it is that is reviewed or released, the caller has seen to."""
+    """Places, reviews and releases holds. The caller has checked whose hold it reviews or releases."""
 
     def __init__(
         self,
@@ -96,9 +96,9 @@ class Holds:
         self._cap = cap
 
     async def place(self, request: HoldRequest, *, actor: Principal, act: Act = Act.HOLD_PLACE) -> Hold:
-        """Place a hold and return it with what it protects and what came too late; TooLate if nothing was left.
+        """Place a hold; return it with what it protects and what came too late. TooLate if nothing was left.
 
-        NotFound, logged, if a recording that it names is not there or another tenant's.
+        NotFound, logged, if a named recording is missing or another tenant's.
         """
         now = self._clock.now()
         self._check(request)
@@ -131,10 +131,10 @@ class Holds:
         return await self._decide(hold, actor)
 
     async def lock(self, recording: RecordingId, tenant: TenantId, *, actor: Principal) -> Hold:
-        """Place the legal hold that a recorder asks for with what it records, owned by the tenant's contact.
+        """Place the legal hold that a recorder asks for when it records, owned by the tenant's contact.
 
-        The one that is there, if it asked before and nobody asked for a release since. TooLate if the recording is
-        gone.
+        Returns the existing one, if the recorder asked before and no release was requested since. TooLate if the
+        recording is gone.
         """
         matter = f"lock-{recording}"
         for hold in await self._catalog.holds_on(recording):
@@ -154,7 +154,7 @@ class Holds:
         return await self.place(request, actor=actor, act=Act.HOLD_OWN)
 
     def _latest(self, rows: Sequence[Recording]) -> datetime:
-        """Return the instant after which no controller's wish keeps any of these recordings longer."""
+        """Return the instant after which no controller may keep any of these recordings longer."""
         return min(self._cap.after(row.started_at) for row in rows)
 
     def _suggested(self, kind: HoldKind, rows: Sequence[Recording], now: datetime) -> datetime:
@@ -179,7 +179,7 @@ class Holds:
 
         def revision(before: Hold) -> tuple[Hold, Sequence[AuditEvent]]:
             if before.state is not HoldState.PLACING:
-                # Another node that started meanwhile completed it, from the same pins: what it says is what holds.
+                # Another node that started meanwhile has completed it from the same pins: its result counts.
                 return before, []
             after = dataclasses.replace(
                 before,
@@ -215,7 +215,7 @@ class Holds:
         return not gone and self._keyring.derivable(row.audio)
 
     async def review(self, hold: HoldId, *, next_review: datetime, note: str, actor: Principal) -> Hold:
-        """Record that somebody looked and why it stays."""
+        """Record that somebody reviewed the hold and why it stays."""
         found = await self._catalog.hold(hold)
         latest = None
         if found.kind is HoldKind.CLIENT_REQUEST:
@@ -233,7 +233,7 @@ class Holds:
         return await self._catalog.revise_hold(hold, revision)
 
     async def request_release(self, hold: HoldId, *, reason: str, actor: Principal) -> Hold:
-        """First of the two people: ask for the release, saying why."""
+        """Request the release, as the first person, with a reason."""
         if not reason.strip():
             raise Invalid("a release needs a reason")
 
@@ -253,11 +253,11 @@ class Holds:
         return await self._catalog.revise_hold(hold, revision)
 
     async def decide_release(self, hold: HoldId, *, approve: bool, shown: str | None = None, actor: Principal) -> Hold:
-        """Approve as the second person, who says what was `shown`, or reject, as the first one may too.
+        """Approve what was `shown`, as the second person, or reject; the first person may reject too.
 
-        Pins stay until the grace has passed and a sweep takes them with the shred. Forbidden unless the two are those
-        who decide about a hold of this kind; Conflict for a regulatory one before its date; ChangedSince, and nothing
-        is decided, if the hold is no longer the one that was shown.
+        Pins stay until the grace has passed and a sweep removes them with the shred. Forbidden unless the two may
+        decide about a hold of this kind. Conflict for a regulatory hold before its date. ChangedSince, and nothing is
+        decided, if the hold is no longer the one that was shown.
         """
 
         async def asked_by() -> str | None:
@@ -300,12 +300,12 @@ class Holds:
         return await self._catalog.revise_hold(hold, revision)
 
     async def complete(self, hold: HoldId, *, actor: Principal) -> Hold:
-        """Return the hold once its pins are durable, setting them now if it is only being placed; TooLate."""
+        """Return the hold once its pins are durable, setting them if it is still being placed; TooLate."""
         found = await self._catalog.hold(hold)
         return await self._decide(found, actor) if found.state is HoldState.PLACING else found
 
     async def recover(self, *, older_than: timedelta = timedelta(0)) -> None:
-        """Complete holds whose placing a crash, or an outage `older_than` ago, interrupted."""
+        """Complete holds whose placing a crash interrupted, or an outage `older_than` ago."""
         since = self._clock.now() - older_than
         for hold in await self._catalog.hold_terms(states=[HoldState.PLACING]):
             if hold.created_at > since:
@@ -316,16 +316,16 @@ class Holds:
                 logger.info("an interrupted hold came too late", extra={"fields": {"hold": hold.id}})
 
     async def _keeps(self, request: PolicyRequest) -> bool:
-        """Tell whether the pins of a change of retention are needed: while it may come into force, or is in force."""
+        """Tell whether the pins of a change of retention are needed: it is in force, or may come into force."""
         if request.is_open:
             return True
         changed = (await self._catalog.tenant(request.tenant)).retention_changed
         return changed is not None and changed.request == request.id
 
     async def expired_pins(self, *, now: datetime) -> list[Pin]:
-        """Return the pins whose hold is released and past its grace: the ones a sweep may drop.
+        """Return the pins whose hold is released and past its grace, which a sweep may drop.
 
-        Only a hold that this catalog knows to be released frees its pins: a stale catalog frees nothing it should not.
+        A pin is freed only if this catalog has its hold as released, so that a stale catalog frees nothing.
         """
         by_tag: dict[bytes, list[Pin]] = {}
         for pin in self._keyring.pins():
@@ -347,7 +347,7 @@ class Holds:
 
 
 def release_document(hold: Hold) -> dict[str, object]:
-    """Return what somebody decides about who decides about the release of a hold: all of it but its state."""
+    """Return what an approver of a release decides about: the hold without its state."""
     return {
         "hold": hold.id,
         "tenant": hold.tenant,

@@ -1,6 +1,6 @@
-"""Shows on stored objects that a hold keeps them. The pin is what protects; the label follows the hold's answer.
+"""Labels stored objects as held. The pin protects; the label follows after the hold's answer.
 
-A crash loses what waits here: those objects are protected without saying so.
+A crash loses the queue: those objects are protected without a label.
 """
 
 from __future__ import annotations

@@ -1,1 +1,1 @@
-"""Tokens and people: who is let in, who was refused, who decides."""
+"""Tokens and people: authentication, authorisation, refusals, and decisions by two people."""

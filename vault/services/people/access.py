@@ -1,4 +1,4 @@
-"""Who may do what: tokens, roles and tenants. A secret is stored as its SHA-256; a recorder's sealed as well."""
+"""Authentication and authorisation: tokens, roles, tenants. Secrets are stored as SHA-256, a recorder's also sealed."""
 
 from __future__ import annotations
 
@@ -27,23 +27,26 @@ from vault.services.people.under_way import UnderWay
 from vault.services.surroundings import Surroundings
 
 _CACHE_SECONDS = 2.5
-"""For how long a process takes a token as it last saw it. With the two seconds after which work is looked after
-(vault.services.people.under_way), what another process revoked has ended everywhere within five."""
+"""How long a process relies on a token as it last read it.
+
+With the two seconds after which work under way is checked (vault.services.people.under_way), a token revoked in another
+process has ended everywhere within five seconds.
+"""
 _SECRET_BYTES = 32
 _NONCE_BYTES = 12
 _CACHE_LIMIT = 10_000
 MAX_IMPORT: Final = timedelta(days=90)
-"""For how long from its issue a recorder's token may take true dates."""
+"""How long after its issue a recorder's token may import with true dates."""
 MAX_LIFE: Final = timedelta(days=3660)
-"""How far ahead a token's expiry may lie; one that is to last longer has none."""
+"""How far ahead a token's expiry may be; a token that lasts longer has no expiry."""
 _TOKEN_PREFIX = "cv_"  # noqa: S105  # the public prefix by which scanners recognise a leaked token
 
 Began = Callable[[TokenId], Awaitable[bool]]
-"""Tells whether a token began the recording that a request goes on with, and that is open yet."""
+"""Tells whether a token began the recording that a request continues, and the recording is still open."""
 
 
 def unknown_token() -> Unauthenticated:
-    """Return the refusal of whatever is no token in force, which says nothing about why."""
+    """Return the refusal of any token that is not in force; it does not tell why."""
     return Unauthenticated(
         "the token is unknown, wrong, expired or revoked",
         hint="send Authorization: Bearer TOKEN",
@@ -51,7 +54,7 @@ def unknown_token() -> Unauthenticated:
 
 
 def claimed_id(text: str) -> str | None:
-    """Return the id that a token's text claims, if it can be one; whether there is such a token is another matter."""
+    """Return the id in a token's text, if it can be one; the token may not exist."""
     claimed = f"tok_{text.removeprefix(_TOKEN_PREFIX).partition('_')[0]}"
     try:
         id_bytes(claimed)
@@ -85,7 +88,7 @@ def _check_expiry(expires_at: datetime, *, now: datetime) -> None:
 
 
 def _who_may(act: Act) -> str | None:
-    """Say whose token may, where anybody's may."""
+    """Return who may do this, where other roles may."""
     roles = ", ".join(role.value for role in roles_with(act))
     held = "a hold protects this recording; " if act is Act.PLAY_HELD else ""
     return f"{held}a token of one of these roles may: {roles}" if roles else None
@@ -100,14 +103,14 @@ Owned = TypeVar("Owned", bound=_Owned)
 
 
 class AccessRows(TokenRows, TenantLookup, AuditTrail, Protocol):
-    """What access asks of the catalog."""
+    """The catalog methods that access needs."""
 
 
 class Access:
-    """Authenticates and authorises; `sealing_keys` returns those that recorders' secrets are sealed under.
+    """Authenticates and authorises. `sealing_keys` are the keys of recorders' secrets: the first seals, any may open.
 
-    The first seals; any may have. Tokens expire by the vault's time, which is never before `last_sweep_at`: a clock
-    that steps back revives none of those.
+    Tokens expire by the vault's time, which is never before `last_sweep_at`, so that a clock that steps back revives
+    none.
     """
 
     def __init__(
@@ -137,15 +140,15 @@ class Access:
         imports_until: datetime | None = None,
         expires_at: datetime | None = None,
     ) -> tuple[Token, str]:
-        """Create a token and return it with its secret text, which is shown once and cannot be read back.
+        """Create a token; return it with its secret text, which cannot be read again.
 
-        `imports_until` is for a migration, see `Token`: a recorder's, issued by an operator, for at most MAX_IMPORT.
-        `expires_at` lies at most MAX_LIFE ahead; without it the token is in force until it is revoked.
+        `imports_until` is for migrations, see `Token`: only for a recorder's token, issued by an operator, for at most
+        MAX_IMPORT. `expires_at` is at most MAX_LIFE ahead; without it the token is in force until it is revoked.
         """
         if tenant is None and role is not Role.OPERATOR:
             raise Invalid(f"a {role.value} token belongs to one tenant", hint="pass --tenant")
         if tenant is not None and role is Role.OPERATOR:
-            # What an operator does reaches every tenant, so a tenant on such a token would only look like a bound.
+            # An operator's acts reach every tenant, so a tenant on the token would suggest a bound that does not exist.
             raise Invalid("an operator's token belongs to no tenant", hint="leave the tenant out")
         if tenant is not None:
             await self._catalog.tenant(tenant)
@@ -184,7 +187,7 @@ class Access:
         return seal_secret(self._sealing_keys()[0], token, secret, nonce=self._entropy(_NONCE_BYTES))
 
     async def revoke(self, token: TokenId, *, actor: Principal) -> None:
-        """End a token, and what is under way for it: here at once, in other processes within five seconds."""
+        """Revoke a token and end its work: here at once, in other processes within five seconds."""
         found = await self._catalog.token(token)
         if found is None or (actor.tenant is not None and found.tenant != actor.tenant):
             raise await self.none_of_its_own(actor, Act.TOKEN_ADMIN, token)
@@ -197,14 +200,14 @@ class Access:
         self.underway.end(token)
 
     async def authenticate(self, text: str, *, began: Began | None = None) -> Principal:
-        """Return who presents this token text; Unauthenticated says nothing about why.
+        """Return the principal of this token text; Unauthenticated, which does not tell why.
 
-        An expired token is let in where `began` says so.
+        An expired token is accepted if `began` says so.
         """
         refused = unknown_token()
         head, _, secret = text.removeprefix(_TOKEN_PREFIX).partition("_")
         if not text.startswith(_TOKEN_PREFIX) or not head or not secret or not (text.isascii() and text.isprintable()):
-            raise refused  # JSON can spell what no catalog can be asked for
+            raise refused  # JSON allows text that no catalog can be asked for
         token = await self._in_force(TokenId(f"tok_{head}"), began)
         if token is None:
             raise refused
@@ -213,7 +216,7 @@ class Access:
         return self._principal(token)
 
     async def shared_secret(self, token: TokenId, *, began: Began | None = None) -> bytes | None:
-        """Return the secret of a recorder's token, for protocols that sign with it; None if it cannot be known."""
+        """Return the secret of a recorder's token, for protocols that sign with it; None if there is none."""
         found = await self._in_force(token, began)
         sealed = None if found is None else found.sealed_secret
         if found is None or sealed is None:
@@ -221,17 +224,17 @@ class Access:
         return open_with_any(self._sealing_keys(), lambda key: open_secret(key, found.id, sealed)).encode()
 
     async def acting(self, token: TokenId, *, began: Began | None = None) -> Principal:
-        """Return the principal of a token whose holder is known by other means; Unauthenticated if it has ended."""
+        """Return the principal of a token known by other means than its text; Unauthenticated if it has ended."""
         found = await self._in_force(token, began)
         if found is None:
             raise unknown_token()
         return self._principal(found)
 
     async def signing_secret(self, access_key: str, *, began: Began | None = None) -> tuple[Principal, str]:
-        """Return who an S3 access key stands for and the secret that signs for it; Unauthenticated.
+        """Return the principal of an S3 access key, and its secret key; Unauthenticated.
 
-        The access key is a recorder token's id, the secret key the secret part of its text. The answer tells a token
-        that cannot sign from an unknown one only for recorders' tokens issued before secrets were sealed.
+        The access key is a recorder token's id, the secret key the secret part of its text. The error distinguishes a
+        token that cannot sign from an unknown one only for recorders' tokens issued before secrets were sealed.
         """
         secret = await self.shared_secret(TokenId(access_key), began=began)
         token = await self._in_force(TokenId(access_key), began)
@@ -264,9 +267,9 @@ class Access:
         return effective_now(self._clock.now(), self._last_sweep_at())
 
     async def _in_force(self, identifier: TokenId, began: Began | None) -> Token | None:
-        """Return the token unless it is unknown, revoked, or expired and did not begin what the request goes on with.
+        """Return the token unless it is unknown or revoked, or expired without having begun what the request continues.
 
-        What the catalog said is not enough: while it was asked, this process may have revoked the token.
+        The catalog's answer is not enough: this process may have revoked the token meanwhile.
         """
         token = await self._token(identifier)
         if token is None or token.revoked_at is not None or self.underway.knows(identifier):
@@ -289,10 +292,10 @@ class Access:
     async def authorise(
         self, actor: Principal, act: Act, *, tenant: TenantId | None = None, target: str | None = None
     ) -> None:
-        """Return if the role permits the act and the tenant is the actor's own; else log and refuse.
+        """Return if the role permits the act and the tenant is the actor's own; otherwise log and refuse.
 
-        Another tenant's things answer NotFound, so that their existence is not told. Unauthenticated once the actor's
-        token was revoked: it may have been let in before that.
+        Another tenant's things give NotFound, so that nobody learns of them. Unauthenticated if the actor's token was
+        revoked after it was accepted.
         """
         self.underway.require(actor.token_id)
         if not permits(actor.role, act):
@@ -310,10 +313,10 @@ class Access:
         *,
         tenant: TenantId | None = None,
     ) -> Owned:
-        """Return what `look_up` finds if it is the actor's tenant's; else log and refuse, as for what is not there.
+        """Return what `look_up` finds if it is the actor's tenant's; otherwise log and refuse as if it did not exist.
 
-        With `tenant`, only what is that tenant's: the one that the address or the body names. `look_up` is told the id
-        and the `tenant`, so that another one's row is not read at all: reading it would take longer than finding none.
+        With `tenant`, which the address or the body names, only what is that tenant's. `look_up` gets the id and the
+        `tenant`, so that another tenant's row is not read: reading it would take longer than finding none.
         """
         try:
             found = await look_up(identifier, tenant=actor.tenant if tenant is None else tenant)
@@ -332,7 +335,7 @@ class Access:
         *,
         tenant: TenantId,
     ) -> Sequence[Recording]:
-        """Return in their order what `look_up` finds if all of it is the tenant's and the actor's, as `own` does."""
+        """Return, in order, what `look_up` finds if all of it is the tenant's and the actor's, as `own` does."""
         found = await look_up(identifiers, tenant=tenant)
         for identifier in identifiers:
             if identifier not in found or not permits_in(actor, act, found[identifier].tenant):
@@ -340,6 +343,6 @@ class Access:
         return [found[identifier] for identifier in identifiers]
 
     async def none_of_its_own(self, actor: Principal, act: Act, target: str | None) -> NotFound:
-        """Log that the actor named what is not its own, or is not at all, and return the one answer to that."""
+        """Log that the actor named something missing or not its own; return the error, the same for both."""
         await self.denials.write(actor, act, target, Why.NOT_ITS_OWN)
         return NotFound("there is no such thing, or not for this token")

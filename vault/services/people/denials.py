@@ -1,8 +1,8 @@
-"""Writes down who was refused: the first denial of a kind at once, and what repeats it as one counted entry.
+"""Logs denials: the first of a kind at once, repetitions as one counted entry.
 
-A kind is a token, an act and a reason: whoever tries id after id repeats itself. Order: the entry of the first is
-durable before the refusal is answered; repeats are counted in memory, and their entry is written when the window ends
-or the server is shut down in order. A crash loses the counts of the windows that are open, never a first entry.
+A kind is a token, an act and a reason, so trying id after id is repetition. Order: the first entry is durable before
+the refusal is answered. Repetitions are counted in memory, and their entry is written when the window ends or the
+server stops in order. A crash loses the counts of open windows, never a first entry.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ from vault.services.audit import event
 from vault.services.surroundings import Surroundings
 
 WINDOW_SECONDS: Final = 60.0
-"""How long repeats of a denial are counted before they are written."""
+"""How many seconds repetitions of a denial are counted before they are written."""
 MOST_KINDS: Final = 256
-"""How many kinds of one tenant are told apart at a time; what goes beyond is counted together, also in a window."""
+"""How many kinds of one tenant are counted separately at a time; more are counted together."""
 _ROUND_SECONDS: Final = 5.0
 
 _Kind = tuple[TokenId, Act, Why]
@@ -37,7 +37,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(slots=True, kw_only=True, eq=False)
 class _Window:
-    """What repeats one kind of denial, or with `actor` None many kinds of one tenant."""
+    """Repetitions of one kind of denial, or with `actor` None of several kinds of one tenant."""
 
     tenant: TenantId | None
     actor: Principal | None
@@ -51,10 +51,9 @@ class _Window:
 
 
 class Denials:
-    """The one writer of `access.denied`.
+    """Writes all `access.denied` entries.
 
-    A tenant's storm takes memory, and writes entries, up to that tenant's bound: nobody else's first denial waits for
-    room.
+    Each tenant has a bound on memory and entries, so that one tenant's many denials delay no other tenant's first one.
     """
 
     def __init__(self, *, catalog: AuditTrail, surroundings: Surroundings) -> None:
@@ -64,9 +63,9 @@ class Denials:
         self._open: dict[TenantId | None, dict[_Kind | None, _Window]] = {}
 
     async def write(self, actor: Principal, act: Act, target: str | None, why: Why) -> None:
-        """Return once the denial is durable, or counted because it repeats another one.
+        """Return once the denial is durable, or counted as a repetition.
 
-        One that cannot be written is counted too, and Unavailable is raised.
+        A denial that cannot be written is counted too, and Unavailable is raised.
         """
         self._count.labels(why.value).inc()
         window, first = self._window(actor, act, why)
@@ -77,12 +76,12 @@ class Denials:
         try:
             await self._catalog.append_audit([entry])
         except BaseException:
-            window, _ = self._window(actor, act, why)  # the one that was opened may have ended meanwhile
+            window, _ = self._window(actor, act, why)  # the opened window may have ended meanwhile
             self._add(window, actor, act, target)
             raise
 
     def _window(self, actor: Principal, act: Act, why: Why) -> tuple[_Window, bool]:
-        """Return the window in which such a denial is counted, and whether it has just been opened."""
+        """Return the window that counts this denial, and whether it was just opened."""
         windows = self._open.setdefault(actor.tenant, {})
         kind: _Kind | None = (actor.token_id, act, why)
         if kind not in windows and len(windows) >= MOST_KINDS:
@@ -102,7 +101,7 @@ class Denials:
         window.tally.add(self._clock.now(), targets=target, tokens=actor.token_id, acts=act.value)
 
     async def run(self) -> None:
-        """Write what was counted in windows that have ended, until cancelled; then what was counted in all."""
+        """Write the counts of windows that have ended, until cancelled; then those of all windows."""
         try:
             while True:
                 await asyncio.sleep(_ROUND_SECONDS)
@@ -117,7 +116,7 @@ class Denials:
     async def settle(self, *, until: float = math.inf) -> None:
         """End the windows whose time is up by `until`, or all: write one entry for each that counted anything.
 
-        What cannot be written stays counted, so that an entry whose commit had no answer may come twice.
+        Counts that cannot be written are kept, so an entry whose commit had no answer may be written twice.
         """
         ended = [
             (kind, window)

@@ -1,4 +1,4 @@
-"""Finds out who the two are that would decide."""
+"""Identifies the two people of a decision."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ Decided = TypeVar("Decided")
 
 
 async def the_two(catalog: TokenLookup, asked_by: str | None, actor: Principal) -> Deciders:
-    """Return the one whose token asked and the one who acts now, each with who issued whom above it."""
+    """Return the person whose token asked and the one who acts now, each with the tokens above theirs."""
     return Deciders(
         asked_by=asked_by,
         asker=None if asked_by is None else await _decider(catalog, TokenId(asked_by)),
@@ -28,7 +28,7 @@ async def decide_by_two(
     actor: Principal,
     decide: Callable[[Deciders], Awaitable[Decided]],
 ) -> Decided:
-    """Return what `decide` does with the two; it looks again if somebody else has asked since."""
+    """Return the result of `decide` with the two; it is repeated if somebody else has asked since."""
     while True:
         two = await the_two(catalog, await asked_by(), actor)
         try:

@@ -1,4 +1,4 @@
-"""What is under way for each token: the work of a token that is revoked ends with it."""
+"""Work under way for each token; the work of a revoked token is ended."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ logger = logging.getLogger(__name__)
 
 
 def ended() -> Unauthenticated:
-    """Return what work is answered with whose token was revoked meanwhile."""
+    """Return the error of work whose token was revoked meanwhile."""
     return Unauthenticated(
         "the token was revoked while this was under way; what was acknowledged is durable",
         hint="continue with a token that is in force",
@@ -26,8 +26,8 @@ def ended() -> Unauthenticated:
 class UnderWay:
     """The requests, calls and playbacks of this process, by token.
 
-    A token that this process knows as revoked stays known: who was let in before that, and begins only after it, finds
-    the door shut.
+    A token that this process knows as revoked is remembered, so that a request accepted before the revocation cannot
+    begin its work after it.
     """
 
     def __init__(self, *, catalog: TokenLookup) -> None:
@@ -40,15 +40,15 @@ class UnderWay:
         return token in self._revoked
 
     def require(self, token: TokenId) -> None:
-        """Return unless this process knows the token as revoked; else Unauthenticated."""
+        """Raise Unauthenticated if this process knows the token as revoked."""
         if self.knows(token):
             raise ended()
 
     def enter(self, token: TokenId, end: Callable[[], None]) -> Callable[[], None]:
-        """Have `end` called once if the token is revoked; return what withdraws that, which may be called again.
+        """Have `end` called once if the token is revoked; return what withdraws this and may be called twice.
 
-        `end` returns at once and raises nothing: it makes the work stop soon. Unauthenticated if the token is revoked
-        already.
+        `end` must return at once and raise nothing: it makes the work stop soon. Unauthenticated if the token is
+        revoked already.
         """
         self.require(token)
 
@@ -67,23 +67,23 @@ class UnderWay:
         return leave
 
     def end(self, token: TokenId) -> None:
-        """End what is under way for the revoked token in this process, and let nothing more begin."""
+        """End the token's work in this process, and let no more begin."""
         self._revoked.add(token)
         for end in self._ends.pop(token, ()):
             end()
 
     async def run(self) -> None:
-        """End what is under way for tokens that were revoked elsewhere, until cancelled."""
+        """End the work of tokens that were revoked elsewhere, until cancelled."""
         while True:
             await asyncio.sleep(_ROUND_SECONDS)
             try:
                 await self.look()
             except VaultError as error:
-                # The next round asks again; a catalog that cannot be asked revokes nothing.
+                # The next round asks again; while the catalog does not answer, nothing is ended.
                 logger.warning("revoked tokens could not be looked for", extra={"fields": {"error": error.code}})
 
     async def look(self) -> None:
-        """Ask the catalog for every token that has something under way, and end what is revoked."""
+        """Ask the catalog for every token with work under way, and end that of revoked ones."""
         for token in tuple(self._ends):
             found = await self._catalog.token(token)
             if found is None or found.revoked_at is not None:

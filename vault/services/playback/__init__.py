@@ -1,1 +1,1 @@
-"""What people see and hear of a recording."""
+"""Playing recordings, and showing what is known of them."""

@@ -1,4 +1,4 @@
-"""Plays recordings: state and role allow, the access is logged, the key derived, the bytes are verified, then sent."""
+"""Plays recordings: the access is checked and logged, the key derived, and bytes are verified before they are sent."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from vault.services.recordings.reading import WINDOW_BYTES, Reader
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Playable:
-    """A recording ready to be read: `stored` bytes, fixed when it was opened; `sha256` is of all of them."""
+    """A recording that can be read: `stored` bytes, fixed when it was opened; `sha256` covers all of them."""
 
     recording: Recording
     stored: int
@@ -33,26 +33,26 @@ class Playable:
     entry: JournalEntry | None = field(default=None, repr=False)
     sha256: str | None = None
     notes: Sequence[Note] = field(default=(), repr=False)
-    """What happened beside the audio, in the order of its offsets."""
+    """What happened besides the audio, in the order of its offsets."""
 
     @property
     def length(self) -> int:
-        """How many of the stored bytes are the audio."""
+        """How many of the stored bytes are audio."""
         return audio_end(self.notes, self.stored)
 
     @property
     def aside(self) -> Sequence[KeptAside]:
-        """The parts that were acknowledged and are not in the audio; they lie behind it."""
+        """Parts that were acknowledged and are not in the audio; they are stored after it."""
         return kept_aside(self.notes, self.stored)
 
     @property
     def received(self) -> int:
-        """How many bytes the recorder sent: those that were kept, and those that pauses dropped."""
+        """How many bytes the recorder sent: those stored, and those that pauses dropped."""
         return self.length + dropped_bytes(self.notes, self.length)
 
 
 class PlaybackRows(RecordingLookup, AuditTrail, Protocol):
-    """What playback asks of the catalog."""
+    """The catalog methods that playback needs."""
 
 
 class Playback:
@@ -69,7 +69,7 @@ class Playback:
         each: int,
     ) -> None:
         self.slots = Slots(each, what="playbacks")
-        """Of one token at once."""
+        """Playbacks of one token at a time."""
         self._catalog = catalog
         self._keyring = keyring
         self._ingest = ingest
@@ -129,7 +129,7 @@ class Playback:
                 notes=session.keeping.settled(session.durable),
             )
         if recording.state is RecordingState.OPEN:
-            # It finished between the two look-ups, or belongs to another process.
+            # It was finished between the two look-ups, or belongs to another process.
             recording = await self._catalog.recording(recording.id)
             if recording.state is RecordingState.OPEN:
                 raise Conflict(
@@ -151,15 +151,15 @@ class Playback:
         )
 
     async def finished(self, recording: Recording) -> Playable:
-        """Return what the manifest of a finished recording says, for a recorder that comes back to it."""
+        """Return a finished recording by its manifest, for a recorder that sends it again."""
         return await self.prepare(recording, self._key(recording))
 
     async def read(
         self, playable: Playable, start: int, end: int, *, window: int = WINDOW_BYTES
     ) -> AsyncGenerator[bytes, None]:
-        """Yield verified stored bytes `[start, end)`; Shredded, and not a byte more, once the key is taken away.
+        """Yield verified stored bytes `[start, end)`; Shredded, and no further byte, once the key is gone.
 
-        At most `window` bytes are opened before they are asked for.
+        At most `window` bytes are decrypted before they are asked for.
         """
         reading = self._reader.read(
             playable.recording, playable.key, playable.segments, start, end, entry=playable.entry, window=window
@@ -168,12 +168,12 @@ class Playback:
             try:
                 self._require_key(playable.recording)
                 async for piece in reading:
-                    # `playable` remembers the key that is being destroyed: the keyring decides, window by window.
+                    # `playable` still has a key that is being destroyed, so the keyring is asked for every window.
                     self._require_key(playable.recording)
                     yield piece
                     self._require_key(playable.recording)
             except IntegrityError:
-                # Objects are deleted after their key: one that is missing by then is not damage.
+                # Objects are deleted after their key, so a missing one is no damage then.
                 self._require_key(playable.recording)
                 raise
 

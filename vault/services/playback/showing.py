@@ -51,7 +51,7 @@ _GROUNDS = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RecordingView:
-    """A recording as people see it; `facts` is None where the key is gone or the role may not see them."""
+    """A recording for display; `facts` is None if the key is gone or the role may not see them."""
 
     recording: Recording
     length: int
@@ -71,7 +71,7 @@ class ShowingRows(
     AuditTrail,
     Protocol,
 ):
-    """What showing recordings asks of the catalog."""
+    """The catalog methods that showing recordings needs."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,7 +85,7 @@ class Explained:
 
 
 class Recordings:
-    """Look-ups over the catalog, logged."""
+    """Logged look-ups of recordings."""
 
     def __init__(
         self,
@@ -109,7 +109,7 @@ class Recordings:
         self._clock = clock
 
     async def list(self, query: RecordingQuery, *, actor: Principal, live: bool = False) -> Sequence[RecordingView]:
-        """Return one page, without personal facts; with `live` only of calls that are being recorded here.
+        """Return one page without personal facts; with `live` only calls that are being recorded here.
 
         Invalid for a search by size or duration across tenants.
         """
@@ -120,7 +120,7 @@ class Recordings:
     async def search(
         self, query: RecordingQuery, wanted: Wanted, *, purpose: str, actor: Principal, live: bool = False
     ) -> Sequence[RecordingView]:
-        """Return one page of the calls that match sealed facts; the entry names the fields, never what they held."""
+        """Return one page of the calls that match sealed facts; the audit entry names the fields, not the values."""
         _check_measures(query)
         entry = event(
             "access.search", actor, tenant=query.tenant, purpose=purpose, detail={"by": ", ".join(wanted.fields)}
@@ -135,7 +135,7 @@ class Recordings:
             return [await self._view(row, facts=False, holds=()) for row in await read(query)]
         found: list[RecordingView] = []
         page = dataclasses.replace(query, state=RecordingState.OPEN)
-        # What is open is about what is live: few pages hold all of it.
+        # Most open recordings are live, so few pages are read.
         while len(found) < query.limit and (rows := await read(page)):
             views = [await self._view(row, facts=False, holds=()) for row in rows]
             found += [view for view in views if view.live]
@@ -143,7 +143,7 @@ class Recordings:
         return found[: query.limit]
 
     async def show(self, recording: Recording, *, actor: Principal, facts: bool) -> RecordingView:
-        """Return what is known about one recording, with `facts` the personal ones too."""
+        """Return what is known about one recording, with `facts` including personal facts."""
         await self._catalog.append_audit(
             [event("access.metadata", actor, tenant=recording.tenant, target=recording.id)]
         )
@@ -153,7 +153,7 @@ class Recordings:
         session = self._ingest.live(row.id)
         finished = row.state in (RecordingState.SEALED, RecordingState.TRUNCATED)
         if finished and not self._keyring.derivable(row.audio):
-            # Its key is gone and its certificate not written yet.
+            # The key is gone, and the certificate is not written yet.
             row = dataclasses.replace(row, state=RecordingState.SHREDDING)
         return RecordingView(
             recording=row,
@@ -166,7 +166,7 @@ class Recordings:
     async def why(self, recording: Recording, *, actor: Principal) -> Explained:
         """Explain, rule by rule, why the recording is kept or gone.
 
-        Who decided it is told to those who may read certificates, which say so too.
+        The people who decided are named to those who may read certificates, which name them too.
         """
         view = await self.show(recording, actor=actor, facts=False)
         facts = await self._dossiers.facts(recording)
@@ -185,7 +185,7 @@ class Recordings:
         )
 
     async def _story(self, facts: Facts) -> Story:
-        """Tell who decided about a recording: from its erasures, its tenant and its certificates."""
+        """Return who decided about a recording: from its erasures, its tenant and its certificates."""
         row = facts.recording
         erasures = await self._catalog.erasures_on(row.id)
         case = next((each for each in erasures if each.recordings[row.id] in _TAKES), None) or next(

@@ -1,4 +1,4 @@
-"""Finds, in directories of everything a vault ever wrote, the sealed objects to attack and the bytes to attack with."""
+"""Searches copies of everything a vault ever wrote for sealed objects to attack and for keys to attack with."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from vault.ports.progress import Progress
 
 BLOCK_BYTES: Final = 16 << 10
 LARGEST_BLOB: Final = 16 << 20
-"""Files above this are no keyring's; they are still searched for objects and for keys."""
+"""Larger files cannot be a keyring's; they are still searched for objects and keys."""
 _HEAD_BYTES: Final = 8 + MAX_HEADER_BYTES + chunked.PREFIX_BYTES
 _STORE_HEADER_BYTES: Final = 512
 _ROOT_KEYS: Final = "ROOT-KEYS"
@@ -39,9 +39,9 @@ _Parse = Callable[[bytes], tuple[segments.SegmentHeader | manifests.ManifestHead
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Artefact:
-    """A text to search: a file, or (`content`) what a file decrypts to. Equal ones are here once.
+    """A text to search: a file, or (`content`) its decrypted content. Equal texts are searched once.
 
-    `size` counts its bytes without the blocks that `is_blank` says hold nothing.
+    `size` counts its bytes without the blank blocks of `is_blank`.
     """
 
     origin: str
@@ -51,7 +51,7 @@ class Artefact:
     content: bytes | None = field(default=None, repr=False)
 
     def read(self) -> bytes:
-        """Return all of it; Invalid if the file cannot be read."""
+        """Return the whole text; Invalid if the file cannot be read."""
         if self.content is not None:
             return self.content
         assert self.path is not None
@@ -63,7 +63,7 @@ class Artefact:
 
 @dataclass(slots=True, kw_only=True)
 class Found:
-    """Everything in the directories: a target for each recording and kind of object, and the texts to search.
+    """Everything in the directories: one target for each recording and kind of object, and the texts to search.
 
     `root_keys` are directories of a file provider: copies of root keys, which must not exist.
     """
@@ -76,22 +76,22 @@ class Found:
     root_keys: list[Path] = field(default_factory=list)
 
     def blobs(self) -> Iterator[bytes]:
-        """Yield what could be a file of a keyring."""
+        """Yield the texts that could be files of a keyring."""
         for artefact in self.artefacts:
             if not artefact.sealed and artefact.size <= LARGEST_BLOB:
                 yield artefact.read()
 
 
 def is_blank(data: bytes | mmap.mmap, at: int) -> bool:
-    """Tell whether no key starts in the block at `at`: it, and what a window from its end would reach, is zeroes."""
+    """Tell whether no key can start in the block at `at`: the block and a window from its end are zeroes."""
     reach = data[at : at + BLOCK_BYTES + WINDOW_BYTES - 1]
     return reach.count(0) == len(reach)
 
 
 def search(places: Sequence[Path], *, backup_keys: Sequence[DataKey]) -> Found:
-    """Walk the directories. Backups' parts are opened with today's backup keys and searched too.
+    """Search the directories. Parts of backups are opened with today's backup keys and searched too.
 
-    Invalid if a place or a file in it cannot be read: what was not looked at proves nothing.
+    Invalid if a place or a file in it cannot be read, because an incomplete search proves nothing.
     """
     found = Found()
     seen: set[bytes] = set()
@@ -109,7 +109,7 @@ def search(places: Sequence[Path], *, backup_keys: Sequence[DataKey]) -> Found:
                 _look(path, found, seen, backup_keys)
             except OSError as error:
                 raise Invalid(f"{path} cannot be read: {error.strerror}") from error
-    # Keys are short of company: what is no object comes first, the smallest before the largest.
+    # Keys are most likely in files without objects, and in small ones: those come first.
     found.artefacts.sort(key=lambda each: (each.sealed, each.size, each.origin))
     return found
 
@@ -151,7 +151,7 @@ def _manifests(data: mmap.mmap) -> Iterator[Target]:
 
 
 def _targets(data: mmap.mmap, magic: bytes, parse: _Parse, purpose: Purpose) -> Iterator[Target]:
-    """Yield every object of one kind whose header and commitment are there, at whatever offset."""
+    """Yield every object of one kind whose header and commitment are found, at any offset."""
     for at in _places(data, magic):
         head = data[at : at + _HEAD_BYTES]
         try:
@@ -174,7 +174,7 @@ def _opened(header: layout.PartHeader, whole: bytes, key: DataKey) -> bytes:
 
 
 def _parts(data: mmap.mmap, keys: Sequence[DataKey]) -> Iterator[bytes]:
-    """Yield what the file decrypts to if it is a part of a backup, as it is or as a file of an object store."""
+    """Yield the decrypted content of a backup's part, found as it is or in a file of an object store."""
     for at in (0, _STORE_HEADER_BYTES):
         if data[at : at + len(layout.MAGIC)] != layout.MAGIC:
             continue
@@ -201,7 +201,7 @@ class Strike:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WindowAttack:
-    """What was tried: `covered_bytes` of `total_bytes`, each as the start of a window, against `targets` objects."""
+    """The extent of the attack: windows at `covered_bytes` of `total_bytes` offsets, against `targets` objects."""
 
     targets: int
     covered_bytes: int
@@ -220,7 +220,7 @@ async def attack(
     if targets and limit:
         workers = workers or os.cpu_count() or 1
         slots = asyncio.Semaphore(workers * _PER_WORKER)
-        # A fresh interpreter for each worker: this process has threads, which a fork would copy in mid-motion.
+        # A new interpreter for each worker: this process has threads, which a fork would copy in an undefined state.
         pool = ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn"))
 
         async def work(piece: _Piece) -> None:
@@ -249,7 +249,7 @@ async def attack(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Piece:
-    """A run of `starts` window starts; `data` reaches one window further, so that no border hides a key."""
+    """A run of `starts` window starts; `data` is one window longer, so that no key at its end is missed."""
 
     origin: str
     at: int

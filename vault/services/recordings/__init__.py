@@ -1,1 +1,1 @@
-"""What every other subject asks about recordings: search, facts, plaintext ranges and leaves."""
+"""What other subjects ask about recordings: search, facts, plaintext ranges and leaves."""

@@ -1,4 +1,4 @@
-"""Collects the facts that decide about recordings: for one of them, or for everything of a tenant at once."""
+"""Collects the facts that decide about recordings: about one, or about all of a tenant."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ _ERASES = frozenset({ErasureOutcome.PENDING, ErasureOutcome.ERASING})
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Dossier:
-    """What decides about every recording of one tenant, as it was when it was collected.
+    """What decides about every recording of one tenant, as it was when collected.
 
-    `by_recording` are the holds that the catalog has in force, `by_id` those and every one whose pin is set.
+    `by_recording` are the holds in force in the catalog, `by_id` those and every hold whose pin is set.
     """
 
     clocks: Clocks
@@ -37,7 +37,7 @@ class Dossier:
     by_id: Mapping[HoldId, HoldTerms]
     pins: Mapping[Cohort, Sequence[Pin]]
     changes: frozenset[bytes] = frozenset()
-    """The tags of pins that a change of retention put there: no holds, they only carry a key past its cohort's day."""
+    """The tags of pins that a change of retention set: no holds, they only keep a key longer than its cohort."""
 
     def facts(self, row: Recording, *, erasing_since: datetime | None = None) -> Facts:
         """Return the facts of one row of the tenant."""
@@ -68,11 +68,11 @@ class Dossier:
 
 
 class DossierRows(HoldLookup, ErasureLookup, PolicyLookup, TenantLookup, Protocol):
-    """What speaks for or against a recording."""
+    """The catalog methods that facts need."""
 
 
 class Dossiers:
-    """Reads what decides from the catalog and the keyring."""
+    """Reads the facts that decide from the catalog and the keyring."""
 
     def __init__(self, *, catalog: DossierRows, keyring: Keyring, export_window: Period) -> None:
         self._catalog = catalog
@@ -92,7 +92,7 @@ class Dossiers:
         )
 
     def now(self, clock: datetime) -> datetime:
-        """Return the instant to decide for: a clock that stepped back does not undo what a sweep has seen."""
+        """Return the instant to decide for: never before the last sweep, if the clock stepped back."""
         return effective_now(clock, self._keyring.last_sweep_at)
 
     async def of(self, tenant: Tenant) -> Dossier:

@@ -1,4 +1,4 @@
-"""Hands out coordinates: cohorts exist before they are needed, leaves are never given twice."""
+"""Reserves coordinates: cohorts exist before they are needed, and no leaf is used twice."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ _LEAF_BLOCK = 64
 
 
 class Coordinates:
-    """Allocates coordinates from blocks of leaves reserved in the catalog.
+    """Allocates coordinates from blocks of leaves that are reserved in the catalog.
 
-    A block that is lost in a crash is skipped, never reused: the counter moved before the first leaf was given out. So
-    is one of a generation that a rotation closed.
+    A block lost in a crash is skipped, never used again, because the counter moved before its first leaf was used. So
+    is a block of a generation that a rotation closed.
     """
 
     def __init__(self, *, catalog: LeafRows, keyring: Keyring) -> None:
@@ -47,7 +47,7 @@ class Coordinates:
         try:
             return await self._take(cohort)
         except (Unavailable, GenerationPassed) as error:
-            # Another node moved the generation on, and this one has only now seen it, or is yet to see it.
+            # Another node has moved the generation on; this node has just seen it, or has yet to.
             if isinstance(error, GenerationPassed):
                 await self._keyring.refresh()
             if self._keyring.generation == cohort.generation:
@@ -65,24 +65,24 @@ class Coordinates:
             return Coordinate(cohort=cohort, leaf=block[0])
 
     async def ensure(self, cohorts: Iterable[Cohort]) -> None:
-        """Create the missing ones among `cohorts` in a single keyring revision."""
+        """Create the missing cohorts in a single keyring revision."""
         if missing := [cohort for cohort in cohorts if not self._keyring.has_cohort(cohort)]:
             async with self._keyring.writer() as writer:
                 await writer.add_cohorts(missing)
 
     async def precreate(self, tenants: Iterable[tuple[TenantId, Period]], *, now: datetime, periods_ahead: int) -> None:
-        """Create the cohorts that calls of the coming periods will need, so that a call writes no keyring.
+        """Create the cohorts that calls of the coming periods will need, so that a call need not write the keyring.
 
         A clock that stepped back creates none in a month that a sweep may have taken.
 
-        `tenants` are pairs of tenant and default retention. Old blocks are forgotten on the way.
+        `tenants` are pairs of tenant and default retention. Old blocks are dropped too.
         """
         now = effective_now(now, self._keyring.last_sweep_at)
         await self.ensure(self._needed(tenants, now, periods_ahead))
         self._forget(now, self._keyring.cohort_width_seconds)
 
     def lack(self, tenants: Iterable[tuple[TenantId, Period]], *, now: datetime) -> bool:
-        """Tell whether a call that began now would have to write the keyring first, for any of these tenants."""
+        """Tell whether a call of any of these tenants that began now would have to write the keyring first."""
         now = effective_now(now, self._keyring.last_sweep_at)
         return not all(map(self._keyring.has_cohort, self._needed(tenants, now, 0)))
 

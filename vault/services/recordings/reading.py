@@ -1,4 +1,4 @@
-"""Reads plaintext ranges of a recording from its segments and, while it is live, from the journal."""
+"""Reads plaintext ranges of a recording from its segments, and of a live one also from the journal."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _MILLISECOND = timedelta(milliseconds=1)
 
 
 def segment_header(recording: Recording, *, index: int, offset: int, attempt: str) -> SegmentHeader:
-    """Return the only header a segment in this place can have; reading compares it byte for byte."""
+    """Return the only valid header of a segment in this place; reading compares it byte for byte."""
     return SegmentHeader(
         recording=recording.id,
         part=Part.AUDIO,
@@ -37,7 +37,7 @@ def segment_header(recording: Recording, *, index: int, offset: int, attempt: st
 
 
 def unix_ms(moment: datetime) -> int:
-    """Return whole milliseconds since 1970: in integers, so that a moment of whole milliseconds gives exactly those."""
+    """Return whole milliseconds since 1970, in integers, so that whole milliseconds stay exact."""
     return (moment - _EPOCH) // _MILLISECOND
 
 
@@ -47,9 +47,9 @@ def of_ms(milliseconds: int) -> datetime:
 
 
 def lasted_of(manifest: Manifest, *, head: WavHead | None) -> timedelta | None:
-    """Return how long the call of a manifest lasted, with its gaps and pauses; None where nobody can tell.
+    """Return how long the call of a manifest lasted, with its gaps and pauses; None if unknown.
 
-    `head` is that of a WAV.
+    `head` is a WAV's head.
     """
     copy = manifest.catalog
     length = audio_end(manifest.notes, manifest.length)
@@ -65,7 +65,7 @@ def lasted_of(manifest: Manifest, *, head: WavHead | None) -> timedelta | None:
 
 
 async def look_through(stored_length: int, read: Callable[[int, int], AsyncIterator[bytes]]) -> WavHead | None:
-    """Return the head of a stored WAV, of which `read` yields the bytes from one place to another."""
+    """Return the head of a stored WAV; `read` yields the bytes between two offsets."""
     looking = find_wav_head(stored_length)
     try:
         start, end = next(looking)
@@ -77,7 +77,7 @@ async def look_through(stored_length: int, read: Callable[[int, int], AsyncItera
 
 
 class Reader:
-    """Turns byte ranges of a recording into verified plaintext; whatever fails a check is an IntegrityError."""
+    """Returns verified plaintext of byte ranges; a failed check is an IntegrityError."""
 
     def __init__(self, *, store: ObjectStore) -> None:
         self._store = store
@@ -104,10 +104,10 @@ class Reader:
         entry: JournalEntry | None = None,
         window: int = WINDOW_BYTES,
     ) -> AsyncGenerator[bytes, None]:
-        """Yield plaintext `[start, end)` in pieces of at most `window`; bytes beyond the segments come from `entry`.
+        """Yield plaintext `[start, end)` in pieces of at most `window`; bytes after the segments come from `entry`.
 
-        `segments` may grow while the recording is live: journal space is released only after the segment that
-        replaces it is in the list, so a journal read that comes too late finds its bytes there.
+        `segments` may grow while the recording is live. Journal space is released only after its segment is in the
+        list, so a journal read that comes too late finds its bytes there.
         """
         opener: SegmentOpener | None = None
         current: SegmentRef | None = None
@@ -130,7 +130,7 @@ class Reader:
     async def wav_head(
         self, recording: Recording, key: DataKey, segments: Sequence[SegmentRef], length: int
     ) -> WavHead | None:
-        """Return the head of a WAV whose `length` bytes are all in segments; None without one that authenticates."""
+        """Return the head of a WAV whose `length` bytes are all in segments; None if none authenticates."""
         if recording.media.container is not Container.WAV:
             return None
         try:
@@ -146,7 +146,7 @@ class Reader:
         start: int,
         stop: int,
     ) -> bytes | None:
-        """Read from the journal; None if a segment took the bytes over meanwhile."""
+        """Read from the journal; None if a segment has replaced the bytes meanwhile."""
         if entry is None:
             raise IntegrityError(f"{recording.id} has no segment for byte {start}; no audio was returned from there")
         try:

@@ -1,6 +1,6 @@
-"""Finds recordings by what only their sealed metadata says: the recorder's call key, a number, a tag.
+"""Finds recordings by facts that only their sealed metadata has: the recorder's call key, a number, a tag.
 
-The catalog holds blind tokens. A number is looked for as one token for each metadata cohort that still has its index.
+The catalog has blind tokens. A number is searched as one token for each metadata cohort whose index still exists.
 """
 
 from __future__ import annotations
@@ -23,22 +23,22 @@ from vault.ports.recordings import RecordingLookup, RecordingQuery, RecordingSea
 from vault.protocol.facts.parties import ANONYMOUS, former_spellings, party, reread_parties
 
 CALL_KEY = "call_key"
-"""The member of a call's `extra` facts that holds the recorder's own name for it."""
+"""The member of a call's `extra` facts with the recorder's own name for it."""
 
 S3_KEY = "s3_key"
-"""The member of a call's `extra` facts with the key under which S3 clients know it, if that is not its call key."""
+"""The member of a call's `extra` facts with its S3 object key, if that is not its call key."""
 
 _MOST_OBJECTS = 20
 _PAGE = 500
 _MAX_OPENED = 20_000
 _LEGS = 16
-"""How many recordings of one call a search by its key finds."""
+"""How many recordings of one call a search by its call key finds."""
 
 logger = logging.getLogger(__name__)
 
 
 def facts_of(keyring: Keyring, row: Recording) -> CallFacts | None:
-    """Open the sealed facts of a recording; None once their key is gone."""
+    """Return the sealed facts of a recording; None once their key is gone."""
     try:
         key = keyring.derive(row.metadata)
     except Shredded:
@@ -47,7 +47,7 @@ def facts_of(keyring: Keyring, row: Recording) -> CallFacts | None:
 
 
 def extra_of(keyring: Keyring, row: Recording) -> Mapping[str, str]:
-    """Return the `extra` facts of a call; empty if they cannot be read, which must not keep a vault from starting."""
+    """Return the `extra` facts of a call; empty if they cannot be read, so that a vault can start."""
     try:
         facts = facts_of(keyring, row)
     except IntegrityError as error:
@@ -57,7 +57,7 @@ def extra_of(keyring: Keyring, row: Recording) -> Mapping[str, str]:
 
 
 class BlindIndex:
-    """Computes tokens. Index keys are remembered within an epoch, and given out only while the keyring has them."""
+    """Computes tokens. Index keys are cached for an epoch, and used only while the keyring has them."""
 
     def __init__(self, *, keyring: Keyring) -> None:
         self._keyring = keyring
@@ -77,9 +77,9 @@ class BlindIndex:
         return tuple(token(key, field, value) for other, key in self._live(cohort.tenant) if other != cohort)
 
     def restored(self, row: Recording) -> Recording:
-        """Return the row with the tokens of its facts: without facts if their key is gone, without tokens if those are.
+        """Return the row with the tokens of its facts; no facts if their key is gone, no tokens if the index is.
 
-        Facts that have a key and do not open stay, without tokens.
+        Facts that have a key but do not open stay, without tokens.
         """
         bare = replace(row, call_token=row.id, caller_token=None, called_token=None, object_token=None)
         try:
@@ -100,7 +100,7 @@ class BlindIndex:
                 for field, value in values.items()
                 if value is not None
             }
-        except Shredded:  # a hold kept the facts of a month whose index is gone
+        except Shredded:  # a hold kept the facts, but the month's index is gone
             return bare
         return replace(
             row,
@@ -115,7 +115,7 @@ class BlindIndex:
             try:
                 yield cohort, self._key(cohort)
             except Shredded:
-                continue  # it lives on for what holds protect; its index is gone
+                continue  # a pin keeps the cohort; its index is gone
 
     def _key(self, cohort: Cohort) -> DataKey:
         place = Coordinate(cohort=cohort, leaf=INDEX_LEAF)
@@ -131,8 +131,8 @@ class BlindIndex:
 class Wanted:
     """What a call must match: numbers in any usual spelling, the recorder's name for it, one of its tags.
 
-    `agent` is who took the call on this side: the called party of an inbound call, the caller of an outbound one,
-    either where the direction is not known.
+    `agent` is the party on this side: the called party of an inbound call, the caller of an outbound one, either if the
+    direction is unknown.
     """
 
     call_key: str | None = None
@@ -144,28 +144,28 @@ class Wanted:
 
     @property
     def fields(self) -> list[str]:
-        """The names of what is searched by, for the audit trail: never the values."""
+        """The names of the searched fields, for the audit trail, without values."""
         return [each.name for each in fields(self) if getattr(self, each.name) is not None]
 
     @property
     def opens(self) -> bool:
-        """Whether the facts of rows must be opened to know: tags and directions have no index."""
+        """Whether the facts of rows must be opened: tags and directions have no index."""
         return self.tag is not None or self.direction is not None or self.agent is not None
 
     @property
     def parties(self) -> bool:
-        """Whether a party is searched by, which each region may spell otherwise."""
+        """Whether it includes a party, which each region may spell differently."""
         return any(each is not None for each in (self.caller, self.called, self.agent))
 
     @property
     def indexed(self) -> bool:
-        """Whether an index narrows what is looked at."""
+        """Whether an index narrows the search."""
         return self.call_key is not None or self.parties
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Sought:
-    """What is wanted, with each party in all the spellings that it may have: of every region that the tenant had."""
+    """The wanted facts, with each party in every spelling: of every region that the tenant had."""
 
     wanted: Wanted
     regions: Sequence[str]
@@ -176,7 +176,7 @@ class _Sought:
 
     @classmethod
     def of(cls, wanted: Wanted, regions: Sequence[str]) -> _Sought:
-        """Read the parties in each region, the present one first; Invalid for one that is nobody."""
+        """Read the parties in each region, the present one first; Invalid for text that is no party."""
         return cls(
             wanted=wanted,
             regions=regions,
@@ -187,7 +187,7 @@ class _Sought:
         )
 
     def match(self, kept: CallFacts) -> bool:
-        """Tell whether the facts of a call, read in one of the regions, are what is wanted."""
+        """Tell whether the facts of a call, read in one of the regions, match."""
         return self._match(kept) and (
             not self.wanted.parties or any(self._has_parties(reread_parties(kept, region)) for region in self.regions)
         )
@@ -209,17 +209,17 @@ class _Sought:
 
 
 def _agents(facts: CallFacts) -> tuple[str | None, ...]:
-    """Return who took or made the call on this side."""
+    """Return the parties on this side of the call."""
     sides = {"inbound": (facts.called,), "outbound": (facts.caller,)}
     return sides.get(facts.direction or "", (facts.caller, facts.called))
 
 
 class SearchRows(RecordingSearch, RecordingLookup, HoldLookup, Protocol):
-    """What searching asks of the catalog."""
+    """The catalog methods that searching needs."""
 
 
 class Search:
-    """Looks recordings up by sealed facts. Who may, and that it is logged, is the caller's to see to."""
+    """Looks recordings up by sealed facts. The caller authorises and logs the search."""
 
     def __init__(
         self,
@@ -235,11 +235,11 @@ class Search:
         self._index = index
 
     async def call(self, tenant: TenantId, call_key: str) -> Recording | None:
-        """Return the recording a recorder means by its call key, as long as its metadata exists."""
+        """Return the recording with the recorder's call key, as long as its metadata exists."""
         return await self._catalog.recording_by_call(tenant, self._index.tokens(tenant, Field.CALL_KEY, call_key))
 
     async def object(self, tenant: TenantId, key: str) -> Sequence[Recording]:
-        """Return the newest recordings that S3 clients know under a key that is not their call key, newest first."""
+        """Return the newest recordings with an S3 object key that is not their call key, newest first."""
         tokens = self._index.tokens(tenant, Field.OBJECT_KEY, key)
         return await self._catalog.recordings_by_object(tenant, tokens, limit=_MOST_OBJECTS)
 
@@ -253,7 +253,7 @@ class Search:
         tenant = query.tenant
         if tenant is None:
             raise Invalid("tenant: a search looks at one tenant", hint="say whose calls are meant")
-        # The regions of before are read from the trail: only for those who look for a party.
+        # The earlier regions are read from the audit trail, so only if a party is searched.
         sought = _Sought.of(wanted, await self._regions(tenant) if wanted.parties else ())
         caller, called = (self._tokens(tenant, each, sought.agent) for each in (Field.CALLER, Field.CALLED))
         query = replace(
@@ -266,17 +266,17 @@ class Search:
         found = await (self._opened(query, sought) if wanted.opens else self._catalog.recordings(query))
         if not wanted.indexed:
             return found
-        # A month is swept when its own retention says so, perhaps before an older one.
+        # Each month has its own retention, so a month may be swept before an older one.
         both = [*found, *await self._unindexed(tenant, query, sought)]
         ordered = sorted(both, key=lambda row: (row.retain_until, row.id) if query.by_expiry else row.id)
         return (ordered if query.by_expiry else ordered[::-1])[: query.limit]
 
     def _legs(self, tenant: TenantId, call_key: str | None) -> tuple[str, ...] | None:
-        """Return the tokens of the recordings of a call: its key, and `key~2` and so on."""
+        """Return the call tokens of the recordings of a call: its key, and `key~2` and so on."""
         if call_key is None:
             return None
         names = (call_name(call_key, number) for number in range(1, _LEGS + 1))
-        with suppress(Invalid):  # a name that no number fits behind
+        with suppress(Invalid):  # a name too long for a number after it
             return tuple(token for name in names for token in self._index.tokens(tenant, Field.CALL_KEY, name))
         return self._index.tokens(tenant, Field.CALL_KEY, call_key)
 
@@ -286,7 +286,7 @@ class Search:
         return tuple(token for each in spellings for token in self._index.tokens(tenant, field, each))
 
     async def _unindexed(self, tenant: TenantId, query: RecordingQuery, sought: _Sought) -> Sequence[Recording]:
-        """Open the facts of what holds kept when the index of its month was swept, newest first: those are few."""
+        """Search recordings that holds keep although their month's index was swept, newest first; they are few."""
         swept = {
             cohort
             for cohort in self._keyring.cohorts(tenant, Part.METADATA)
@@ -295,7 +295,7 @@ class Search:
         tags = {pin.tag for pin in self._keyring.pins(tenant) if pin.cohort in swept}
         rows: dict[RecordingId, Recording] = {}
         for tag in tags:
-            with suppress(NotFound):  # a stale catalog does not know every hold
+            with suppress(NotFound):  # a stale catalog may lack a hold
                 hold = await self._catalog.hold(HoldId(f"hold_{tag.hex()}"))
                 rows |= {each: await self._catalog.recording(each) for each in hold.recordings if each not in rows}
         last = None
@@ -315,7 +315,7 @@ class Search:
         return kept is not None and sought.match(kept)
 
     async def _opened(self, query: RecordingQuery, sought: _Sought) -> Sequence[Recording]:
-        """Open the facts of row after row."""
+        """Search by opening the facts of one row after another."""
         found: list[Recording] = []
         opened = 0
         page = replace(query, limit=_PAGE)
@@ -337,7 +337,7 @@ class Search:
 
 
 def _within(row: Recording, query: RecordingQuery, last: Recording | None) -> bool:
-    """Tell whether a held row is what a query asks for, facts aside, and behind its `before`, or `last`."""
+    """Tell whether a held row matches a query, facts aside, and comes after its `before`, or `last`."""
     bounds = (
         (row.started_at, query.started_from, query.started_to),
         (row.retain_until, query.expires_from, query.expires_to),
@@ -367,12 +367,12 @@ def _between(value: timedelta, low: timedelta | None, high: timedelta | None) ->
 
 
 def _spellings(name: str, text: str | None, regions: Sequence[str]) -> tuple[str, ...] | None:
-    """Return a party as it is compared, in each region; Invalid for one that is nobody in the first."""
+    """Return a party in comparable form for each region; Invalid if it is no party in the first."""
     if text is None:
         return None
     value, *others = (party(text, region) for region in regions)
     if value is None:
         raise Invalid(f"{name}: that names no number and no other party", hint="for example +44 1632 960001")
-    # Nobody means everybody who withheld a number by digits that were such ones elsewhere.
+    # ANONYMOUS matches all who withheld their number, so digits that mean it in another region are left out.
     spelt = (value, *(each for each in others if each is not None and each != ANONYMOUS))
     return tuple(dict.fromkeys((*spelt, *(before for each in spelt for before in former_spellings(each)))))

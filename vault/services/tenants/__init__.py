@@ -1,1 +1,1 @@
-"""Tenants and what is set for each."""
+"""Tenants and their settings."""

@@ -1,4 +1,4 @@
-"""Computes the blind tokens of existing calls anew, where numbers are read otherwise than when they came."""
+"""Computes the blind tokens of existing calls again, after numbers are read differently than when the calls came."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Looked:
-    """What became of one page of a tenant's recordings."""
+    """The result for one page of a tenant's recordings."""
 
     looked_at: int
     changed: int
@@ -35,11 +35,11 @@ class Looked:
 
 
 class ReindexingRows(IndexRows, RecordingSearch, Protocol):
-    """What reindexing asks of the catalog."""
+    """The catalog methods that reindexing needs."""
 
 
 class Reindexing:
-    """Goes through a tenant's recordings page by page, the newest first. What is sealed stays as it is."""
+    """Goes through a tenant's recordings page by page, newest first. Sealed facts stay unchanged."""
 
     def __init__(self, *, catalog: ReindexingRows, keyring: Keyring, index: BlindIndex, tenants: Tenants) -> None:
         self._catalog = catalog
@@ -48,11 +48,11 @@ class Reindexing:
         self._tenants = tenants
 
     async def page(self, tenant: TenantId, *, before: RecordingId | None, actor: Principal) -> Looked:
-        """Give one page the tokens of its parties as they are read now; repeating it changes nothing.
+        """Give one page the tokens of its parties as they are read now; repeatable.
 
-        A full number stays what it was read as, so that no call is lost to who knows that number.
+        A number that was read in full keeps its token, so that searches for it still find the call.
 
-        A row whose facts changed or went in the meantime keeps what it has.
+        A row whose facts changed or went meanwhile is left unchanged.
         """
         region = await self._tenants.region(tenant)
         rows = await self._catalog.recordings(RecordingQuery(tenant=tenant, before=before, limit=_PAGE))
@@ -69,7 +69,7 @@ class Reindexing:
         )
 
     def _reindexed(self, row: Recording, region: str) -> Reindexed | None:
-        """Return the row's tokens as they ought to be; None if they are, or if nobody can know any more."""
+        """Return the row's tokens as they should be; None if they are, or if they cannot be known any more."""
         try:
             kept = facts_of(self._keyring, row)
             if kept is None:

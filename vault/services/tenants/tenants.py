@@ -1,4 +1,4 @@
-"""Tenants: the controllers on whose behalf recordings are kept."""
+"""Tenants: the controllers whose recordings the vault keeps."""
 
 from __future__ import annotations
 
@@ -44,29 +44,29 @@ logger = logging.getLogger(__name__)
 _CHANGED: Final = "policy.changed"
 _PAGE: Final = 1000
 _KNOWN_SECONDS: Final = 5.0
-"""For how long a tenant is used as it was read: what another node decided counts here after that."""
+"""How long a tenant is used as it was read; another node's change takes effect here after that."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class TenantView:
-    """A tenant; of one that is to leave, what would go and not before when, were it approved now."""
+    """A tenant; for one that is to leave, also what would go, and the earliest time if approved now."""
 
     tenant: Tenant
     kept: Kept | None = None
     goes_from: datetime | None = None
     shown: str | None = None
-    """What an approval names; None if none is waited for."""
+    """The digest that an approval names; None if no approval is pending."""
 
 
 class Unchanged:
-    """Stands for a setting that stays as it is, where None is a value."""
+    """Stands for a setting that stays unchanged, where None is a value."""
 
 
 UNCHANGED = Unchanged()
 
 
 class TenancyRows(TenantRows, TokenLookup, AuditLookup, RecordingCounts, Protocol):
-    """What tenants ask of the catalog."""
+    """The catalog methods that tenants need."""
 
 
 class Tenants:
@@ -93,7 +93,7 @@ class Tenants:
         self._known: dict[TenantId, tuple[float, Tenant]] = {}
         self._listed: tuple[float, frozenset[str]] | None = None
         self._unprepared: tuple[Sequence[tuple[TenantId, Period]], Unavailable] | None = None
-        """Whose cohorts the latest attempt could not create, and why."""
+        """The tenant whose cohorts the latest attempt could not create, and the reason."""
 
     async def add(
         self,
@@ -110,7 +110,7 @@ class Tenants:
         origins: Sequence[str] = (),
         actor: Principal | None,
     ) -> Tenant:
-        """Create a tenant and the cohorts its first calls need; Conflict if it exists."""
+        """Create a tenant, and the cohorts that its first calls need; Conflict if it exists."""
         if retention is not None:
             self._bounds.check(retention)
         check_metadata_retention(metadata_retention)
@@ -155,12 +155,11 @@ class Tenants:
         origins: Sequence[str] | Unchanged = UNCHANGED,
         actor: Principal,
     ) -> Tenant:
-        """Set how long future recordings and their metadata are kept; what exists keeps what it was recorded under.
+        """Set how long future recordings and their metadata are kept; existing ones keep their terms.
 
-        That of metadata holds from the next month on: a month of metadata has one clock. Invalid if metadata would then
-        go before its audio. With a new webhook,
-        alerts that were never acknowledged go there at once. The audit entry has the webhook's origin alone.
-        `keep_dtmf` holds for keys pressed from now on.
+        Metadata retention applies from the next month on, because a month of metadata has one date. Invalid if metadata
+        would then go before its audio. Alerts that were never acknowledged go to a new webhook at once; the audit entry
+        has only its origin. `keep_dtmf` applies to keys pressed from now on.
         """
         given = {
             "keep_dtmf": keep_dtmf,
@@ -199,10 +198,10 @@ class Tenants:
     async def request_offboarding(
         self, identifier: TenantId, *, contract_end: datetime | None, actor: Principal
     ) -> Tenant:
-        """First of two people: say when the contract ends, now if left out. Nothing changes before it is approved.
+        """Request, as the first person, the end of the contract, now without a date; nothing changes before approval.
 
-        Conflict while a request is open, and once one is approved: what is being decided about does not change. Invalid
-        for an end whose export window lies beyond the calendar.
+        Conflict while a request is open, and once one is approved. Invalid for an end whose export window is beyond the
+        calendar.
         """
         now = self._clock.now()
         end = contract_end or now
@@ -224,11 +223,11 @@ class Tenants:
     async def decide_offboarding(
         self, identifier: TenantId, *, approve: bool, shown: str | None = None, actor: Principal
     ) -> Tenant:
-        """Approve as the second person, who says what was `shown`, or reject, as the first one may too.
+        """Approve what was `shown`, as the second person, or reject; the first person may reject too.
 
-        From the contract's end no call is taken in; after the export window, which counts from the later of that end
-        and this approval, a sweep drops the tenant. Forbidden unless the two are the tenant's dpo and an operator,
-        Conflict if nobody asked, ChangedSince if what is asked for is not what was shown.
+        From the contract's end no call is accepted. After the export window, which counts from the later of that end
+        and this approval, a sweep drops the tenant. Forbidden unless the two are the tenant's dpo and an operator.
+        Conflict if nobody asked. ChangedSince if the request is not what was shown.
         """
 
         async def asked_by() -> str | None:
@@ -268,7 +267,7 @@ class Tenants:
         return revised
 
     async def view(self, tenant: Tenant) -> TenantView:
-        """Return the tenant as people see it."""
+        """Return the tenant for display."""
         if tenant.contract_end is None:
             return TenantView(tenant=tenant)
         window = self._export_window
@@ -282,16 +281,16 @@ class Tenants:
         )
 
     async def _precreate_if_possible(self) -> None:
-        """The tenant exists either way: an ingest creates the cohort it misses, and the next round the others."""
+        """Create cohorts ahead; a failure is only logged, as an ingest or the next round creates missing ones."""
         try:
             await self.precreate()
         except Unavailable as error:
             logger.warning("cohorts not created ahead", extra={"fields": {"reason": error.message}})
 
     async def retention(self, identifier: TenantId) -> Period:
-        """Return how long a recording that begins now is kept by default.
+        """Return the default retention of a recording that begins now.
 
-        NotFound for an unknown tenant, Conflict for one whose contract has ended: nothing is taken in for it.
+        NotFound for an unknown tenant, Conflict for one whose contract has ended: nothing is recorded for it.
         """
         known = await self._lookup(identifier)
         if self._left(known):
@@ -302,9 +301,9 @@ class Tenants:
         return self._of(known)
 
     async def check_kept(self, identifier: TenantId, until: datetime, *, started: datetime | None) -> None:
-        """Return if a recording that begins now may be kept until then, if its recorder asks for it; Invalid, NotFound.
+        """Return if a recording that begins now may be kept until then; Invalid, NotFound.
 
-        It may within the vault's cap, counted from the start of the call, and no longer than its own metadata: nobody
+        The limit is the vault's cap, counted from the start of the call, and the retention of its metadata: nobody
         could find it afterwards.
         """
         tenant, now = await self._lookup(identifier), self._clock.now()
@@ -325,7 +324,7 @@ class Tenants:
         return (await self._lookup(identifier)).numbering_region
 
     async def regions(self, identifier: TenantId) -> tuple[str, ...]:
-        """Return the tenant's region, and behind it those that it had before, of which the audit trail tells.
+        """Return the tenant's region, then those it had before, from the audit trail.
 
         Existing calls were read in any of them. NotFound.
         """
@@ -346,7 +345,7 @@ class Tenants:
         return (await self._lookup(identifier)).origins
 
     async def listed_origins(self) -> frozenset[str]:
-        """Return the web origins that any tenant lists: which one lists which is told to its own tokens alone."""
+        """Return the web origins that any tenant lists; which tenant lists one is shown only to its own tokens."""
         now = self._clock.monotonic()
         if self._listed is None or now - self._listed[0] >= _KNOWN_SECONDS:
             try:
@@ -365,7 +364,7 @@ class Tenants:
             try:
                 known = await self._catalog.tenant(identifier)
             except Unavailable:
-                # A call that runs neither ends nor waits again and again because the catalog is away.
+                # A call under way must not end or wait again and again because the catalog is away.
                 if known is None:
                     raise
             self._known[identifier] = now, known
@@ -404,9 +403,9 @@ class Tenants:
 
 
 def offboarding_document(tenant: Tenant, window: Period) -> dict[str, object]:
-    """Return what somebody decides about who decides about the end of a contract.
+    """Return what an approver of the end of a contract decides about.
 
-    Not how many recordings there are: that changes with every call, and all of them go whatever their number.
+    The number of recordings is left out: it changes with every call, and all of them go.
     """
     return {
         "tenant": tenant.id,

@@ -1,4 +1,4 @@
-"""Where alerts may be sent: the vault posts from inside a network, so addresses in it are refused unless allowed."""
+"""Where alerts may be sent: the vault posts from inside a network, so private addresses are refused unless allowed."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Resolve = Callable[[str], Awaitable[Sequence[str]]]
 
 
 async def resolve(host: str) -> Sequence[str]:
-    """Return the addresses that the host's name has now; none if it has none, or nobody answers within 5 s."""
+    """Return the addresses of a host name; none if it has none, or there is no answer within 5 s."""
     try:
         async with asyncio.timeout(_PATIENCE_SECONDS):
             found = await asyncio.get_running_loop().getaddrinfo(host, None, type=socket.SOCK_STREAM)
@@ -27,16 +27,16 @@ async def resolve(host: str) -> Sequence[str]:
 
 
 class Webhooks:
-    """Checks addresses of webhooks; those within `networks` are allowed although they are no public ones."""
+    """Checks addresses of webhooks; those within `networks` are allowed although they are not public."""
 
     def __init__(self, *, networks: Sequence[Network], resolve: Resolve = resolve) -> None:
         self._networks = tuple(networks)
         self._resolve = resolve
 
     async def checked(self, url: str) -> str:
-        """Return `url`; Invalid for what is no webhook's address, or leads into a network that is not allowed.
+        """Return `url`; Invalid if it is no webhook's address, or its host is in a network that is not allowed.
 
-        A name without an address is taken: its receiver may not be there yet.
+        A name without an address is accepted: its host may not be set up yet.
         """
         checked_webhook(url)
         if await self.leads_inside(url):
@@ -47,7 +47,7 @@ class Webhooks:
         return url
 
     async def leads_inside(self, url: str) -> bool:
-        """Tell whether the webhook leads to an address that is neither public nor allowed."""
+        """Tell whether the webhook's host has an address that is neither public nor allowed."""
         return any(
             is_forbidden_address(address, self._networks)
             for address in await self._resolve(urlsplit(url).hostname or "")
