@@ -17,6 +17,8 @@ group = new_group("Shred what is due and not held, or see what that would be.")
 override = new_group("Let a sweep pass a tripped guard; it takes two people.")
 group.add_typer(override, name="override")
 
+_PAGE = 1000
+
 OverrideName = Annotated[str, typer.Argument(metavar="OVERRIDE", help="ovr_ and 32 hex digits.")]
 
 
@@ -54,22 +56,59 @@ def _override_fields(item: Mapping[str, Any]) -> list[tuple[str, object]]:
     return [(name, value) for name, value in pairs if value is not None]
 
 
-@remote(group, "run", examples=["callvault sweep run --dry-run", "callvault sweep run"])
+@remote(
+    group,
+    "run",
+    examples=["callvault sweep run --dry-run", "callvault sweep run --dry-run --json", "callvault sweep run"],
+)
 async def run(
     call: Remote,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would go and why; change nothing.")] = False,
 ) -> None:
-    """Sweep now."""
+    """Sweep now.
+
+    A dry run shows how many recordings of each tenant would go, and the first of them. With --json it is lines: the
+    totals, then every recording.
+    """
     report = await call.client.post("/v1/sweeps", {"dry_run": dry_run})
-    call.out.show(report, _fields(report))
-    if dry_run and not call.out.as_json:
-        rows = [(item["id"], item["tenant"], item["action"], item["reason"]) for item in report["recordings"]]
-        call.out.table(["recording", "tenant", "action", "reason"], rows, empty="nothing is due", sentence=True)
+    if not dry_run:
+        call.out.show(report, _fields(report))
+    elif call.out.as_json:
+        await _lines(call, report)
+    else:
+        _foreseen(call, report)
     for each in report["postponed"]:
         call.out.note(f"warning: the guard stopped {_postponed(each)}")
         if each["tenant"]:
             lift = f"callvault sweep override request --tenant {each['tenant']} --through +2h --reason TEXT"
             call.out.hint(f"if it is meant, the tenant's dpo and an operator lift the guard: {lift}")
+
+
+def _foreseen(call: Remote, report: Mapping[str, Any]) -> None:
+    """Show the totals of a dry run, and the first of its recordings."""
+    call.out.fields(_fields(report))
+    counts = [(item["tenant"], item["action"], item["recordings"], item["reason"]) for item in report["counts"]]
+    call.out.table(["tenant", "action", "recordings", "reason"], counts, empty="nothing is due", sentence=True)
+    if not counts:
+        return
+    call.out.text("")
+    rows = [(item["id"], item["tenant"], item["action"], item["reason"]) for item in report["recordings"]]
+    call.out.table(["recording", "tenant", "action", "reason"], rows, empty="nothing is due", sentence=True)
+    if report["after"] is not None:
+        total = sum(item["recordings"] for item in report["counts"])
+        call.out.hint(f"these are {len(rows)} of {total}; all of them: callvault sweep run --dry-run --json")
+
+
+async def _lines(call: Remote, report: Mapping[str, Any]) -> None:
+    """Print a dry run's totals as one line, and a line for each of its recordings, page by page."""
+    pages = {"recordings", "after"}
+    call.out.line({name: value for name, value in report.items() if name not in pages})
+    for item in report["recordings"]:
+        call.out.line(item)
+    while report["after"] is not None:
+        report = await call.client.post("/v1/sweeps", {"dry_run": True, "after": report["after"], "limit": _PAGE})
+        for item in report["recordings"]:
+            call.out.line(item)
 
 
 @remote(group, "status", examples=["callvault sweep status", "callvault sweep status --json"])

@@ -140,6 +140,27 @@ def test_a_dry_run_lists_what_would_go_and_why(stub: StubServer, capsys: pytest.
     shown = capsys.readouterr().out
     assert "would shred" in shown
     assert f"{REC}  a-college  shred   retention ended" in shown
+    assert re.search(r"a-college +shred +2 +retention ended *\nb-school +keep +1 +a hold protects it", shown)
+    assert shown.index("b-school") < shown.index(REC), "totals come first"
+
+
+def test_a_dry_run_shows_a_page_and_how_to_get_all(stub: StubServer, capsys: pytest.CaptureFixture[str]) -> None:
+    stub.on("POST", "/v1/sweeps", answer({**DRY_RUN, "after": REC}))
+    assert main(["sweep", "run", "--dry-run"]) == 0
+    assert "these are 1 of 3; all of them: callvault sweep run --dry-run --json" in capsys.readouterr().err
+    assert len(stub.asked) == 1
+
+
+def test_a_dry_run_as_json_is_the_totals_and_a_line_for_every_recording(
+    stub: StubServer, capsys: pytest.CaptureFixture[str]
+) -> None:
+    other = {**DRY_RUN["recordings"][0], "id": "rec_" + "2" * 32}
+    stub.on("POST", "/v1/sweeps", answer({**DRY_RUN, "after": REC}), answer({**DRY_RUN, "recordings": [other]}))
+    assert main(["sweep", "run", "--dry-run", "--json"]) == 0
+    assert [each.body for each in stub.asked] == [{"dry_run": True}, {"dry_run": True, "after": REC, "limit": 1000}]
+    totals, *lines = map(json.loads, capsys.readouterr().out.splitlines())
+    assert (totals["counts"], "recordings" in totals) == (DRY_RUN["counts"], False)
+    assert lines == [*DRY_RUN["recordings"], other]
 
 
 def test_a_sweep_that_a_guard_stopped_says_how_the_guard_is_lifted_and_by_whom(

@@ -198,7 +198,12 @@ SWEEP = {
 DRY_RUN = {
     **{key: value for key, value in SWEEP.items() if key != "receipt"},
     "dry_run": True,
+    "counts": [
+        {"tenant": "a-college", "action": "shred", "reason": "retention ended", "recordings": 2},
+        {"tenant": "b-school", "action": "keep", "reason": "a hold protects it", "recordings": 1},
+    ],
     "recordings": [{"id": REC, "tenant": "a-college", "action": "shred", "reason": "retention ended"}],
+    "after": None,
 }
 TRIPPED = {"guard": "mass_shred", "tenant": "b-school", "reason": "7 of 9 would go early", "early": 7, "live": 9}
 OVERRIDE = {

@@ -262,8 +262,21 @@ async def test_a_dry_run_counts_recordings_as_the_sweep_does_and_lists_what_a_gu
         dry = (await app.ask("POST", "/v1/sweeps", Role.OPERATOR, body={"dry_run": True})).json
         assert {each["id"]: each["action"] for each in dry["recordings"]} == {both: "shred", held: "keep"}
         assert (dry["shredded"], dry["kept"]) == (1, 1), "a recording of two parts is one recording"
+        told = sorted((each["tenant"], each["action"], each["recordings"]) for each in dry["counts"])
+        assert (told, dry["after"]) == ([("northfield", "keep", 1), ("northfield", "shred", 1)], None)
+        asked = {"dry_run": True, "limit": 1}
+        first = (await app.ask("POST", "/v1/sweeps", Role.OPERATOR, body=asked)).json
+        assert (first["recordings"], first["counts"]) == (dry["recordings"][:1], dry["counts"])
+        assert first["after"] == first["recordings"][0]["id"]
+        rest = (await app.ask("POST", "/v1/sweeps", Role.OPERATOR, body={**asked, "after": first["after"]})).json
+        assert (rest["recordings"], rest["after"]) == (dry["recordings"][1:], None)
+        for wrong in ({"after": first["after"]}, {**asked, "after": "x"}, {**asked, "limit": 0}):
+            assert (await app.ask("POST", "/v1/sweeps", Role.OPERATOR, body=wrong)).status == 422
+        assert not await is_shredded(app, both)
         swept = await app.sweep()
         assert (swept["shredded"], swept["kept"]) == (1, 1)
+        over = await app.ask("POST", "/v1/sweeps", Role.OPERATOR, body={"dry_run": True, "after": both})
+        assert (over.status, over.problem) == (409, "conflict")
     async with guarded() as app:
         ours, theirs = await leaving(app)
         dry = (await app.ask("POST", "/v1/sweeps", Role.OPERATOR, body={"dry_run": True})).json

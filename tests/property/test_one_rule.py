@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import os
+from collections import Counter
+from collections.abc import Sequence
 from datetime import timedelta
 from typing import Any
 
@@ -30,6 +32,7 @@ from vault.ports.erasures import Erasure, ErasureBasis, ErasureId, ErasureOutcom
 from vault.ports.policies import PolicyState
 from vault.retention.decide import PARTS, Due, Gone, Held, NotDue, decide_parts
 from vault.retention.periods import Period
+from vault.services.deletion.sweep import SweepLine
 from vault.services.recordings.dossiers import Dossiers, place_of
 from vault.services.vault import Vault
 from vault.wiring import init_vault, open_vault
@@ -169,6 +172,17 @@ class World:
         return {part: self.vault.keyring.derivable(place_of(row, part)) for part in PARTS}
 
 
+async def paged(vault: Vault) -> Sequence[SweepLine]:
+    """Return what a dry run tells in pages of one."""
+    page = await vault.sweeper.preview(limit=1)
+    lines = [*page.lines]
+    while page.after is not None:
+        page = await vault.sweeper.preview(after=page.after, limit=1)
+        assert sum(each.recordings for each in page.counts) == len(page.lines) == 1
+        lines += page.lines
+    return lines
+
+
 async def live_through(wanted: dict[str, Any]) -> None:
     with memory_directory() as base:
         clock = ManualClock()
@@ -180,6 +194,10 @@ async def live_through(wanted: dict[str, Any]) -> None:
             before = {each: await world.decisions(each) for each in made}
             said = {each: await world.why(each) for each in made}
             dry = await vault.sweeper.preview()
+            assert await paged(vault) == dry.lines
+            assert {(each.tenant, each.action, each.reason): each.recordings for each in dry.counts} == Counter(
+                (line.tenant, line.action, line.reason) for line in dry.lines
+            )
             swept = await vault.sweeper.sweep(trigger="expiry", actor=None)
             lines = {line.recording: line.action for line in dry.lines}
             for recording, decisions in before.items():

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Final, Literal, NotRequired
+from typing import Annotated, Final, Literal, NotRequired
 
 from aiohttp import web
+from pydantic import Field
 from typing_extensions import TypedDict
 
 from vault.access.permissions import Act
 from vault.access.shown import check_shown
+from vault.errors import Invalid
+from vault.ids import RecordingId
 from vault.model import Assurance, Principal
 from vault.ports.overrides import SweepOverride
 from vault.retention import guards
 from vault.retention.guards import Guard
 from vault.server.api.names import answer
-from vault.server.context import VAULT, body, caller, checked_tenant, own, reply
+from vault.server.context import VAULT, body, caller, checked_tenant, own, query_id, reply
 from vault.server.operation import Operations, told
 from vault.server.schemas import (
     Approve,
@@ -43,6 +46,10 @@ class RunSweep(Body):
     """POST /v1/sweeps."""
 
     dry_run: bool = False
+    after: str | None = None
+    """Of a dry run: the `after` of the answer before."""
+    limit: Annotated[int, Field(ge=1, le=1000)] = 100
+    """Of a dry run: how many recordings it tells."""
 
 
 class RequestOverride(Body):
@@ -65,6 +72,13 @@ class Tripped(TypedDict):
     live: Count
 
 
+class _Counted(TypedDict):
+    tenant: TenantRef
+    action: Literal["keep", "shred", "postpone"]
+    reason: str
+    recordings: Count
+
+
 class _Line(TypedDict):
     id: RecordingRef
     tenant: TenantRef
@@ -81,7 +95,10 @@ class _Receipt(TypedDict):
 
 
 class Sweep(TypedDict):
-    """A sweep's outcome; `recordings` of a dry run, and a `receipt` where something was shredded."""
+    """A sweep's outcome, and a `receipt` where something was shredded.
+
+    A dry run has `counts`, a page of `recordings` and `after`. Asked for what follows one, it counts that page alone.
+    """
 
     at: Moment
     dry_run: bool
@@ -90,7 +107,10 @@ class Sweep(TypedDict):
     objects_deleted_for: Count
     waiting_for_deletion: Count
     postponed: list[Tripped]
+    counts: NotRequired[list[_Counted]]
     recordings: NotRequired[list[_Line]]
+    after: NotRequired[RecordingRef | None]
+    """Further recordings follow this one; null: none."""
     receipt: NotRequired[_Receipt]
 
 
@@ -127,15 +147,18 @@ class SweepStatus(TypedDict):
 
 def render_sweep(report: SweepReport) -> Sweep:
     """Render a sweep's outcome."""
-    lines = [render(_Line, line, id=line.recording) for line in report.lines]
-    return render(
+    shown = render(
         Sweep,
         report,
         objects_deleted_for=report.deleted,
         postponed=_tripped(report.postponed),
-        recordings=lines if report.dry_run else None,
+        counts=[render(_Counted, each) for each in report.counts] if report.dry_run else None,
+        recordings=[render(_Line, line, id=line.recording) for line in report.lines] if report.dry_run else None,
         receipt=None if report.receipt is None else render(_Receipt, report.receipt),
     )
+    if report.dry_run:
+        shown["after"] = report.after
+    return shown
 
 
 def render_override(value: SweepOverride) -> Override:
@@ -147,14 +170,24 @@ def _tripped(values: Iterable[guards.Tripped]) -> list[Tripped]:
     return [render(Tripped, each) for each in values]
 
 
-@OPERATIONS("POST /v1/sweeps", Act.SWEEP_RUN, told("What was, or would be, shredded and kept.", Sweep), body=RunSweep)
+@OPERATIONS(
+    "POST /v1/sweeps",
+    Act.SWEEP_RUN,
+    told("What was, or would be, shredded and kept.", Sweep),
+    body=RunSweep,
+    problems=(404, 409),
+)
 async def run_sweep(request: web.Request) -> web.Response:
     """Sweep now, or with dry_run say what a sweep would do."""
     vault, actor = await caller(request, Act.SWEEP_RUN)
     wanted = await body(request, RunSweep)
-    report = (
-        await vault.sweeper.preview() if wanted.dry_run else await vault.sweeper.sweep(trigger="expiry", actor=actor)
-    )
+    if wanted.after is not None and not wanted.dry_run:
+        raise Invalid("`after` is of a dry run; nothing was swept")
+    if wanted.dry_run:
+        after = query_id(wanted.after, "rec", "after")
+        report = await vault.sweeper.preview(after=None if after is None else RecordingId(after), limit=wanted.limit)
+    else:
+        report = await vault.sweeper.sweep(trigger="expiry", actor=actor)
     return reply(render_sweep(report))
 
 

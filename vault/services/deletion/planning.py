@@ -19,10 +19,12 @@ from itertools import chain
 from typing import Protocol
 
 from vault.crypto.spans import Spans, points
+from vault.errors import Conflict
 from vault.ids import RecordingId, TenantId, new_id
-from vault.model import INDEX_LEAF, Cohort, Coordinate, Part, Pin, Recording, ShredPlan, Tenant
+from vault.model import INDEX_LEAF, Cohort, Coordinate, Part, Pin, Recording, RecordingState, ShredPlan, Tenant
 from vault.ports.due import DueRows
 from vault.ports.keys import Keyring
+from vault.ports.recordings import RecordingLookup
 from vault.ports.shreds import Shred
 from vault.ports.tenants import TenantLookup
 from vault.ports.time import Entropy
@@ -195,7 +197,7 @@ class _Count:
     expired: defaultdict[Cohort, list[int]] = field(default_factory=lambda: defaultdict(list))
 
 
-class PlanningRows(DueRows, TenantLookup, Protocol):
+class PlanningRows(DueRows, RecordingLookup, TenantLookup, Protocol):
     """The catalog methods that planning needs."""
 
 
@@ -242,24 +244,36 @@ class Planner:
         ]
         return dataclasses.replace(planned, shares=shares)
 
-    async def candidates(self, planned: Planned) -> AsyncIterator[Candidate]:
-        """Yield every recording that the plan concerns, those of tripped tenants included, each once."""
-        dossiers = {
-            tenant.id: await self._dossiers.of(tenant) for tenant in await self._tenants(planned.base.intended_at)
-        }
-        seen: set[RecordingId] = set()
-        through = planned.base.due_through
+    async def candidates(self, planned: Planned, *, after: RecordingId | None = None) -> AsyncIterator[Candidate]:
+        """Yield every recording that the plan concerns, those of tripped tenants included, each once.
+
+        With `after`, which such a plan concerned before, only those behind it. Conflict if the plan has none such now:
+        a sweep has come between.
+        """
+        now, through = planned.base.intended_at, planned.base.due_through
         assert through is not None
-        tenants = {tenant.id: tenant for tenant in await self._tenants(planned.base.intended_at)}
-        sources = [
-            self._due(through),
-            *(self._rows(share, tenants[share.tenant], planned.base.intended_at) for share in planned.shares),
-        ]
-        for rows in sources:
-            async for row in rows:
-                if row.id not in seen:
-                    seen.add(row.id)
-                    yield _candidate(dossiers[row.tenant], row, planned.base.intended_at)
+        tenants = {tenant.id: tenant for tenant in await self._tenants(now)}
+        dossiers = {identifier: await self._dossiers.of(tenant) for identifier, tenant in tenants.items()}
+        # By what the catalog has: a change that this sweep would apply first takes nothing out of its answers yet.
+        stored = {tenant.id: self._dossiers.clocks(tenant) for tenant in await self._catalog.tenants()}
+        last = None if after is None else await self._catalog.recording(after)
+
+        def falls_due_by_date(row: Recording) -> bool:
+            finished = row.state not in {RecordingState.OPEN, RecordingState.SHREDDED}
+            return finished and row.audio.cohort.period <= through and stored[row.tenant].changes(row) is None
+
+        if last is None or falls_due_by_date(last):
+            async for row in self._due(through, after=after):
+                yield _candidate(dossiers[row.tenant], row, now)
+            last = None
+        for share in planned.shares:
+            async for row in self._rows(share, tenants[share.tenant], now):
+                if last is not None:
+                    last = None if row.id == last.id else last
+                elif not falls_due_by_date(row):
+                    yield _candidate(dossiers[row.tenant], row, now)
+        if last is not None:
+            raise Conflict("a sweep has come between; this list goes no further", hint="begin it again, without after")
 
     async def _tenants(self, now: datetime) -> Sequence[Tenant]:
         """Return every tenant as a sweep at `now` would change it first."""
@@ -378,9 +392,13 @@ class Planner:
                     yield row
 
     async def _due(
-        self, through: int, *, part: Part = Part.AUDIO, tenant: TenantId | None = None
+        self,
+        through: int,
+        *,
+        part: Part = Part.AUDIO,
+        tenant: TenantId | None = None,
+        after: RecordingId | None = None,
     ) -> AsyncIterator[Recording]:
-        after: RecordingId | None = None
         while page := await self._catalog.due_recordings(
             through=through, after=after, limit=_PAGE, part=part, tenant=tenant
         ):

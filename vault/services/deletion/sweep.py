@@ -11,7 +11,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Protocol
@@ -62,10 +63,21 @@ class SweepLine:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class SweepReport:
-    """The result of one sweep, counted in recordings; `lines` only for a dry run.
+class SweepCount:
+    """How many recordings of a tenant a sweep would treat alike, for one reason."""
 
-    `postponed` are the tenants of which nothing went before its date, because the guard tripped.
+    tenant: TenantId
+    action: str
+    reason: str
+    recordings: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SweepReport:
+    """The result of one sweep, counted in recordings; `counts`, `lines` and `after` only for a dry run.
+
+    `lines` are a page, and `after` is its last recording if others follow. `postponed` are the tenants of which nothing
+    went before its date, because the guard tripped.
     """
 
     at: datetime
@@ -77,7 +89,9 @@ class SweepReport:
     waiting_for_deletion: int = 0
     receipt: ShredReceipt | None = None
     postponed: Sequence[Tripped] = ()
+    counts: Sequence[SweepCount] = field(default_factory=tuple)
     lines: Sequence[SweepLine] = field(default_factory=tuple)
+    after: RecordingId | None = None
 
 
 class _SweptElsewhere(Unavailable):
@@ -141,29 +155,51 @@ class Sweeper:
             if alone:
                 await self._erase()
 
-    async def preview(self) -> SweepReport:
-        """Return what a sweep would do now and why, and what a guard would stop; changes nothing."""
+    async def preview(self, *, after: RecordingId | None = None, limit: int = 100) -> SweepReport:
+        """Return what a sweep would do now and why, and what a guard would stop; changes nothing.
+
+        Without `after` everything is counted and the first `limit` recordings are lines. With it, those behind a
+        recording that was a line before are counted and lines: NotFound, and Conflict if a sweep has come between.
+        """
         now = effective_now(self._clock.now(), self._keyring.last_sweep_at)
         planned = await self._planner.plan(now, "expiry")
-        erased = await self._erasures.ready()
-        lines = {
-            row.id: SweepLine(recording=row.id, tenant=row.tenant, action="shred", reason=_REASONS[Ground.ERASURE])
-            for row in erased
-        }
-        async for found in self._planner.candidates(planned):
-            if any(planned.takes(found.row, part, tripped=True) for part in PARTS):
-                lines.setdefault(found.row.id, _line(planned, found))
-        actions = [line.action for line in lines.values()]
+        tally: Counter[tuple[TenantId, str, str]] = Counter()
+        lines: list[SweepLine] = []
+        further = False
+        async for line in self._foreseen(planned, after):
+            if further := len(lines) == limit:
+                if after is not None:
+                    break
+            else:
+                lines.append(line)
+            tally[line.tenant, line.action, line.reason] += 1
         jumped = check_clock(now=now, last_sweep_at=self._keyring.last_sweep_at, limits=self._limits.guard)
+        counts = [
+            SweepCount(tenant=tenant, action=action, reason=reason, recordings=count)
+            for (tenant, action, reason), count in sorted(tally.items())
+        ]
         return SweepReport(
             at=now,
             dry_run=True,
             due_through=planned.base.due_through or 0,
-            shredded=actions.count("shred"),
-            kept=actions.count("keep"),
+            shredded=sum(each.recordings for each in counts if each.action == "shred"),
+            kept=sum(each.recordings for each in counts if each.action == "keep"),
             postponed=[*([] if jumped is None else [jumped]), *planned.tripped],
-            lines=tuple(lines.values()),
+            counts=counts,
+            lines=lines,
+            after=lines[-1].recording if further else None,
         )
+
+    async def _foreseen(self, planned: Planned, after: RecordingId | None) -> AsyncIterator[SweepLine]:
+        """Yield what would become of each recording: first what two people decided to erase, in order of id."""
+        erased = {row.id: row.tenant for row in await self._erasures.ready()}
+        for recording in sorted(erased):
+            if after is None or (after in erased and recording > after):
+                reason = _REASONS[Ground.ERASURE]
+                yield SweepLine(recording=recording, tenant=erased[recording], action="shred", reason=reason)
+        async for found in self._planner.candidates(planned, after=None if after in erased else after):
+            if found.row.id not in erased and any(planned.takes(found.row, part, tripped=True) for part in PARTS):
+                yield _line(planned, found)
 
     async def sweep(self, *, trigger: str, actor: Principal | None) -> SweepReport:
         """Shred, certify, delete. GuardTripped before anything is changed; Unavailable at any step.
