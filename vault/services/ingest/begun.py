@@ -1,4 +1,4 @@
-"""Which token began what is open: an expired token finishes that, and begins nothing."""
+"""Which token began what is open: an expired token may finish that, and begins nothing new."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Begun:
         self._search = search
 
     async def here(self, token: TokenId) -> bool:
-        """Tell whether the token began anything that is open in this process."""
+        """Tell whether the token began a recording that is open in this process."""
         return self._ingest.has_begun(token)
 
     async def upload(self, token: TokenId, identifier: RecordingId) -> bool:
@@ -36,7 +36,7 @@ class Begun:
             return False
 
     async def call(self, token: TokenId, tenant: TenantId, call_key: str) -> bool:
-        """Tell whether the token began something that is open under a recorder's call key.
+        """Tell whether the token began a recording that is open under a recorder's call key.
 
         Others may have too: an expired token joins nothing that it did not begin.
         """

@@ -1,7 +1,7 @@
-"""What happens to a call beside its audio: pauses, gaps, keys pressed, documents about it.
+"""What happens to a call besides its audio: pauses, gaps, keys pressed, documents about it.
 
-Pause: in memory first, so that not a byte more is kept; then the note, then the answer. Resume: the note first, then in
-memory. A crash in between leaves a pause that nobody was told of undone, and a resume that nobody was told of done.
+Pause: in memory first, so that no further byte is kept; then the note, then the answer. Resume: the note first, then in
+memory. A crash in between undoes a pause that was not answered, and completes a resume that was not answered.
 """
 
 from __future__ import annotations
@@ -53,9 +53,9 @@ class CallNoteRows(NoteRows, AuditLookup, Protocol):
 
 
 class Notes:
-    """Keeps what is to be known of an open recording beside its audio, sealed under the audio's key.
+    """Stores what is known of an open recording besides its audio, sealed under the audio's key.
 
-    What a recorder cannot repeat (gaps, keys, facts) is kept in memory while the catalog cannot answer, and written
+    What a recorder cannot repeat (gaps, keys, facts) stays in memory while the catalog does not answer, and is written
     with the next note or the manifest: an outage ends no call.
     """
 
@@ -81,11 +81,11 @@ class Notes:
     # -- pauses -------------------------------------------------------------------------------------------------
 
     async def pause(self, session: IngestSession, *, actor: Principal | None = None, own: bool = False) -> None:
-        """From now on nothing of the call is kept, until `resume`; repeating it changes nothing.
+        """Drop what arrives from now on, until `resume`; repeatable.
 
-        `own`: the recorder asks in its stream, see `IngestSession.own_pause`; somebody else who asks too makes it
-        theirs. Unavailable if that could not be made durable: it holds all the same as long as this process runs.
-        A recorder is not told, and its call goes on.
+        `own`: the recorder asks in its stream, see `IngestSession.own_pause`; if somebody else asks too, the pause
+        becomes theirs. Unavailable if the pause could not be made durable: it still holds while this process runs. A
+        recorder gets no error, and its call continues.
         """
         session.require_open()
         self._stop_keeping(session, actor, own=own)
@@ -108,10 +108,10 @@ class Notes:
         session.note_pause(_told("recording.paused", session, session.paused_by))
 
     async def resume(self, session: IngestSession, *, actor: Principal | None = None, own: bool = False) -> None:
-        """From now on the call is kept again; repeating it changes nothing.
+        """Keep what arrives from now on; repeatable.
 
-        Unavailable, and the pause goes on, if that could not be made durable. Not so if the recorder asks in its
-        stream (`own`): it cannot ask again, so its call is kept, and a crash before the next note leaves it paused.
+        Unavailable, and the pause continues, if the end could not be made durable. If the recorder asks in its stream
+        (`own`), it cannot ask again: its call is kept, and a crash before the next note leaves it paused.
         """
         session.require_open()
         if not session.keeping.paused:
@@ -122,11 +122,10 @@ class Notes:
                 session.allowance.turn(paused=False, now=self._clock.monotonic())
 
     async def end_overlong(self, session: IngestSession, limit: timedelta) -> bool:
-        """End a pause with which the call's pauses have used up `limit`; False if there is none.
+        """End a pause if the call's pauses have used up `limit`; False if there is none.
 
-        As `resume` does it, but in the vault's name, and with who paused and when in the audit entry. The count of what
-        the call's pauses use begins anew. Unavailable or Refused, and the pause goes on, if that could not be made
-        durable.
+        Like `resume`, but in the vault's name, with who paused and when in the audit entry. The used time then starts
+        again from zero. Unavailable or Refused, and the pause continues, if its end could not be made durable.
         """
         seconds = limit.total_seconds()
         async with session.noting:
@@ -140,7 +139,7 @@ class Notes:
             return True
 
     async def _paused_by(self, session: IngestSession) -> str | None:
-        """Return who began the pause, as the audit trail names them; the trail knows if another process heard it."""
+        """Return who began the pause, as the audit trail names them; if another process received it, from the trail."""
         if session.paused_by is not None:
             return named(session.paused_by)
         entry = await self._catalog.last_audited("recording.paused", session.recording.id)
@@ -179,9 +178,9 @@ class Notes:
             session.keep_again(counted=counted, late=late)
 
     async def acknowledge(self, session: IngestSession) -> int:
-        """Make what a pause has dropped so far durable and return the offset to tell the recorder.
+        """Make what a pause has dropped so far durable; return the offset to tell the recorder.
 
-        If the catalog cannot answer, the offset is the last one that is safe: the recorder sends a little again.
+        If the catalog does not answer, it is the last safe offset: the recorder sends a little again.
         """
         keeping = session.keeping
         if keeping.unnoted and session.ending is None:
@@ -200,14 +199,14 @@ class Notes:
     # -- what recorders tell ------------------------------------------------------------------------------------
 
     async def gap(self, session: IngestSession, missing_ms: int) -> None:
-        """At the present end of the audio, so many milliseconds of the call are missing."""
+        """Note that `missing_ms` milliseconds of the call are missing at the present end of the audio."""
         if missing_ms > 0:
             await self._remember(session, Missing(offset=session.appended, at_ms=self._now_ms(), missing_ms=missing_ms))
 
     async def rejoined(self, session: IngestSession) -> None:
-        """A live recorder came back: note the wall-clock time since its last audio as a gap, where audio tells time.
+        """Note, for a live recorder that came back, the time since its last audio as a gap, if audio tells the time.
 
-        During a pause there is nothing to note: resuming it counts the time.
+        During a pause nothing is noted: resuming counts the time.
         """
         media = session.recording.media
         if session.keeping.paused or media.container is not Container.RAW or not media.rate:
@@ -219,22 +218,23 @@ class Notes:
             await self.gap(session, missing)
 
     async def dtmf(self, session: IngestSession, event: Dtmf) -> None:
-        """A key was pressed: kept only if the tenant asks for it, and never during a pause."""
+        """Note a pressed key, if the tenant keeps them and the call is not paused."""
         if session.keeping.paused or not event.digit:
             return
         try:
             if not await self._tenants.keeps_dtmf(session.recording.tenant):
                 return
         except Unavailable:
-            return  # nobody can say that the tenant wants it
+            return  # without the catalog, nobody knows whether the tenant keeps them
         duration = None if event.duration_ms is None else max(event.duration_ms, 0)
         tone = Tone(offset=session.appended, at_ms=self._now_ms(), digit=event.digit[:MAX_DIGIT], duration_ms=duration)
         await self._remember(session, tone)
 
     async def document(self, session: IngestSession, *, media_type: str, content: bytes) -> int:
-        """Keep a document about the call as it came; return its number, counted from 0.
+        """Store a document about the call unchanged; return its number, from 0.
 
-        One that is there already is not kept twice. TooLarge beyond MOST_DOCUMENTS, Conflict once the call has ended.
+        A document that is there already is not stored twice. TooLarge beyond MOST_DOCUMENTS, Conflict once the call has
+        ended.
         """
         async with _noting(session):
             there = [note for note in session.keeping.notes if isinstance(note, Document)]
@@ -250,9 +250,9 @@ class Notes:
         return same[0] if same else len(there)
 
     async def set_aside(self, session: IngestSession, *, offset: int, pieces: Sequence[tuple[int, int]]) -> None:
-        """What comes at `offset` and later is not the audio but parts that are kept aside, in this order.
+        """Note that bytes from `offset` on are not audio but parts that are kept aside, in this order.
 
-        Durable when this returns; it replaces what was said before. Such bytes are written only after it.
+        Durable when this returns; it replaces an earlier note. Such bytes must be written after it.
         """
         async with _noting(session):
             session.note_only(Aside(offset=offset, at_ms=self._now_ms(), pieces=tuple(pieces)))
@@ -260,10 +260,10 @@ class Notes:
                 await self._write(session, {})
 
     async def tell_etag(self, session: IngestSession, *, offset: int, etag: str) -> None:
-        """The audio, which is to end at `offset`, will be acknowledged with this ETag. It replaces an earlier one.
+        """Note that the audio, which will end at `offset`, is acknowledged with this ETag; replaces an earlier one.
 
-        Durable when this returns, or with the manifest if the catalog cannot answer: no recorder is turned away for it.
-        Nothing is written if it is what the recording began with. Unavailable if the vault has ended the recording.
+        Durable when this returns, or with the manifest if the catalog does not answer, so that no recorder is refused.
+        Nothing is written if the recording began with it. Unavailable if the vault has ended the recording.
         """
         session.require_open()
         async with _noting(session):
@@ -272,9 +272,9 @@ class Notes:
                 await self._write_or_wait(session)
 
     async def forget_etag(self, session: IngestSession) -> None:
-        """Whoever goes on with an interrupted recording may end it as something else than the ETag was of.
+        """Remove the ETag, because the recording may be continued with other audio.
 
-        Durable when this returns, or with the manifest if the catalog cannot answer.
+        Durable when this returns, or with the manifest if the catalog does not answer.
         """
         async with _noting(session):
             known = next((note for note in session.keeping.notes if isinstance(note, Etag)), None)
@@ -284,7 +284,7 @@ class Notes:
                     await self._write_or_wait(session)
 
     async def facts(self, session: IngestSession, event: Facts) -> None:
-        """More is known about the call: seal it with the facts of its row, or keep it in memory for the next note."""
+        """Seal more facts about the call with those of its row, or keep them in memory for the next note."""
         await self._later(session, stated(event.facts))
 
     async def _later(self, session: IngestSession, late: CallFacts, *audit: AuditEvent) -> None:
@@ -299,13 +299,13 @@ class Notes:
             _late_refused(session, error)
 
     def frames_told(self, session: IngestSession) -> Mapping[str, int]:
-        """Return how many frames could not be read as the row has it, by the reason: another process may have told."""
+        """Return the row's number of unreadable frames by reason, which another process may have written."""
         known = facts_of(self._keyring, session.recording)
         text = "" if known is None else known.extra.get(FRAMES_LEFT_OUT, "")
         return {why: int(count) for count, why in _FRAMES.findall(text)}
 
     async def frames_left_out(self, session: IngestSession) -> None:
-        """So many frames of the call could not be read: seal that with the facts of its row, as late facts are."""
+        """Seal the number of unreadable frames with the facts of the row, like late facts."""
         counts = session.frames_left_out
         told = ", ".join(f"{counts[why]} ({why})" for why in sorted(counts))
         late = CallFacts(extra={FRAMES_LEFT_OUT: told})
@@ -317,7 +317,7 @@ class Notes:
             await self._revise(session, late)
 
     async def write_late(self, session: IngestSession) -> None:
-        """Merge the facts that no row has yet; Unavailable if the catalog cannot answer. For who has `noting`."""
+        """Merge facts no row has yet; Unavailable if the catalog does not answer. Caller holds `session.noting`."""
         if session.late is not None:
             try:
                 await self._revise(session, session.late)
@@ -361,7 +361,7 @@ class Notes:
             await self._write_or_wait(session)
 
     async def _write_or_wait(self, session: IngestSession) -> None:
-        """Write what is unwritten, or leave it to the next note or the manifest if the catalog cannot answer."""
+        """Write what is unwritten; if the catalog does not answer, the next note or the manifest writes it."""
         try:
             await self._write(session, {})
         except Unavailable as error:
@@ -370,7 +370,7 @@ class Notes:
     async def _write(
         self, session: IngestSession, changed: Mapping[int, Note], *, audit: Sequence[AuditEvent] = ()
     ) -> None:
-        """Write `changed` and what is still unwritten in one transaction; only then is `changed` true here too."""
+        """Write `changed` and unwritten notes in one transaction; `changed` is applied in memory only after it."""
         await self.write_late(session)
         notes = {**session.unwritten, **changed}
         recording = session.recording.id
@@ -383,10 +383,10 @@ class Notes:
 
 
 async def take_up(catalog: NoteRows, session: IngestSession, *, clock: Clock, pause_max: timedelta) -> None:
-    """Give a session that is taken up again the notes of its row: a call that was paused still is.
+    """Give a resumed session the notes of its row; a call that was paused still is.
 
-    What its pauses have used of `pause_max` is what the notes tell. A note that does not open is logged, and one that
-    says nothing has its number.
+    The used part of `pause_max` comes from the notes. A note that does not open is logged, and its number is kept by an
+    empty one.
     """
     notes: list[Note] = []
     for at, sealed in (await catalog.notes(session.recording.id)).items():
@@ -403,7 +403,7 @@ async def take_up(catalog: NoteRows, session: IngestSession, *, clock: Clock, pa
 
 
 def merge(known: CallFacts, late: CallFacts) -> CallFacts:
-    """Return facts in which what is set late replaces, and tags and extras are added; the oldest extras stay."""
+    """Return the merged facts: late values replace, tags and extras are added; the oldest extras stay."""
     extra = {**known.extra, **{name: value for name, value in late.extra.items() if name != CALL_KEY}}
     return CallFacts(
         caller=late.caller or known.caller,
@@ -416,7 +416,7 @@ def merge(known: CallFacts, late: CallFacts) -> CallFacts:
 
 @asynccontextmanager
 async def _noting(session: IngestSession) -> AsyncIterator[None]:
-    """One note at a time; Conflict once the recording is ending, whose manifest takes what was noted before."""
+    """One note at a time; Conflict once the recording is ending, because its manifest has the earlier notes."""
     async with session.noting:
         if session.ending is not None:
             raise Conflict("the call has ended; nothing more is noted of it")

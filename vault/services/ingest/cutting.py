@@ -1,7 +1,7 @@
-"""When the next segment of a recording is cut: later and later, as long as the journal has room for what waits.
+"""When the next segment of a recording is cut: later and later, as long as the journal has room.
 
-A segment is the unit of what a lost journal's disk costs, and of what a recording costs for as long as it is kept: an
-object, a row and a line of its certificate. So the first is small and those of a long call grow.
+A segment is what a lost journal disk costs at most, and it costs an object, a row and a line of its certificate for as
+long as the recording is kept. So the first segment is small and those of a long call grow.
 """
 
 from __future__ import annotations
@@ -9,9 +9,9 @@ from __future__ import annotations
 from typing import Final
 
 UNHURRIED: Final = 0.25
-"""Up to this part of the journal segments grow to their longest age."""
+"""Up to this fill of the journal, segments grow to their longest age."""
 HURRIED: Final = 0.5
-"""From this part on none grows. New calls are refused at four fifths, which growth therefore never brings about."""
+"""From this fill on no segment grows. New calls are refused at four fifths, which growth therefore never causes."""
 _SPREAD_SEGMENTS: Final = 3
 
 

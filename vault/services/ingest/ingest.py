@@ -1,4 +1,4 @@
-"""Takes recordings in: one session a recording, every piece sealed on arrival and durable before it is acknowledged.
+"""Records: one session for each recording; every piece is sealed on arrival and durable before it is acknowledged.
 
 Create order: cohort seed durable in the keyring → catalog row with its coordinates → journal header with the first
 commit → accept. A crash after the row leaves an open recording without bytes, which the grace period closes.
@@ -50,7 +50,7 @@ class IngestLimits:
     max_recording_bytes: int
     resume_grace: timedelta
     backdating: timedelta
-    """How long before its receipt a call's retention may begin to count."""
+    """The longest time before its receipt from which a call's retention may count."""
     retention_floor: Period
     pause_max: timedelta
     """How long a call may be paused, see `Allowance`, before the vault ends the pause."""
@@ -119,11 +119,11 @@ class Ingest:
     # -- looking up ---------------------------------------------------------------------------------------------
 
     def live(self, recording: RecordingId) -> IngestSession | None:
-        """Return the session of a recording that is not yet finished."""
+        """Return the session of a recording that is not stored yet; None without one."""
         return self._by_id.get(recording)
 
     def live_call(self, tenant: TenantId, call_key: str) -> IngestSession | None:
-        """Return the session behind a recorder's call key."""
+        """Return the session of a recorder's call key; None without one."""
         return self._by_call.get((tenant, call_key))
 
     def live_numbers(self, tenant: TenantId, call_key: str) -> Sequence[int]:
@@ -132,7 +132,7 @@ class Ingest:
         return [1, *sorted(further)] if (tenant, call_key) in self._by_call else sorted(further)
 
     def live_calls(self, tenant: TenantId, call_key: str) -> Mapping[str, IngestSession]:
-        """Return the sessions by the call's names in their order: `key`, `key~2` and so on. It asks no catalog."""
+        """Return the sessions by the call's names in order: `key`, `key~2` and so on. The catalog is not asked."""
         names = (call_name(call_key, number) for number in self.live_numbers(tenant, call_key))
         return {name: self._by_call[tenant, name] for name in names}
 
@@ -142,12 +142,12 @@ class Ingest:
         return next((each for each in newest_first if each.begun_by == token and each.ending is None), None)
 
     def has_begun(self, token: TokenId) -> bool:
-        """Tell whether a recording is unfinished that the token began."""
+        """Tell whether the token began a recording that is not finished."""
         return any(session.begun_by == token for session in self._by_id.values())
 
     @property
     def node(self) -> NodeId:
-        """Whose journal this is: the node that this process serves."""
+        """The node whose journal this process writes."""
         return self._journal.node
 
     @property
@@ -161,7 +161,7 @@ class Ingest:
         return len(self._by_id)
 
     def require_here(self, row: Recording) -> None:
-        """Raise Unavailable if the open recording is another node's, or this one is only now taking it up."""
+        """Raise Unavailable if the open recording is another node's, or if this node is still resuming it."""
         if row.node != self.node:
             raise Unavailable(
                 f"this call is being recorded on another node, {row.node}; nothing was taken in",
@@ -176,24 +176,24 @@ class Ingest:
 
     @property
     def uploading(self) -> int:
-        """How many recordings have a recorder attached that has not ended."""
+        """How many recordings have a recorder attached and have not ended."""
         return sum(1 for session in self._by_id.values() if session.uploads and session.ended is None)
 
     @property
     def ending(self) -> int:
-        """How many recordings have ended and are not yet stored."""
+        """How many recordings have ended and are not stored yet."""
         return sum(1 for session in self._by_id.values() if session.ended is not None)
 
     # -- starting and continuing --------------------------------------------------------------------------------
 
     def admit(self, tenant: TenantId) -> None:
-        """Return if a new recording of the tenant would be taken in now; else Unavailable says why not."""
+        """Raise Unavailable, with the reason, unless a new recording of the tenant would be accepted now."""
         self._require_taking()
         if self._make_way(tenant) is None:
             self._shares.require(tenant)
 
     def drain(self) -> None:
-        """The server shuts down: no new recording is taken in, and those under way may end."""
+        """Accept no new recordings, because the server shuts down; those under way may end."""
         self.draining = True
 
     def _require_taking(self) -> None:
@@ -203,12 +203,12 @@ class Ingest:
             raise refusal
 
     def _make_way(self, tenant: TenantId) -> IngestSession | None:
-        """Return the upload that ends for a new recording of a tenant below its share, if there is no room else."""
+        """Return the upload to end for a new recording of a tenant below its share, if there is no other room."""
         waiting = (self._waiting.least(TenantId(each)) for each in self._shares.over(tenant))
         return next((each for each in waiting if each is not None), None)
 
     def displace(self, session: IngestSession) -> None:
-        """Let one that waits for its recorder end as at the end of its grace, soon."""
+        """End a session that waits for its recorder soon, as at the end of its grace."""
         session.displace()
         self._waiting.discard(session)
         self._displaced.set()
@@ -216,8 +216,8 @@ class Ingest:
     async def start(self, call: CallStart, *, actor: Principal) -> IngestSession:
         """Create the recording and attach this upload to it; Conflict if the call key is taken.
 
-        Unauthenticated if the actor's token was let in as an expired one, to finish what it had begun.
-        Where there is no room, one that only waits for its recorder makes way, of a tenant with more than its share.
+        Unauthenticated if the actor's token is expired and was accepted only to finish what it began. If there is no
+        room, a recording that waits for its recorder is ended, of a tenant above its share.
         """
         if actor.expired:
             raise unknown_token()
@@ -257,12 +257,12 @@ class Ingest:
     async def attach(
         self, session: IngestSession, *, offset: int | None, owner: object | None = None, call: Joiner | None = None
     ) -> int:
-        """Bind an upload to an interrupted recording and return the offset of its own stream where it continues.
+        """Attach an upload to an interrupted recording; return the offset at which its own stream continues.
 
-        `call` is what the upload states, which `joining` said may go on there.
+        `call` is what the upload states; `joining` has permitted it.
 
-        Conflict while another upload is bound, if the recording has ended or is another `owner`'s; OffsetMismatch if
-        `offset` is given and is not that. What a pause dropped counts, see `IngestSession.received`.
+        Conflict while another upload is attached, or if the recording has ended or has another `owner`. OffsetMismatch
+        if `offset` is given and differs. Bytes dropped by pauses count, see `IngestSession.received`.
         """
         if session.owner is not owner:
             raise Conflict("this call is being uploaded in parts, which nothing else continues or ends")
@@ -273,7 +273,7 @@ class Ingest:
         self._waiting.discard(session)
         try:
             await self._settle(session)
-            # What could not be noted as dropped is sent again, and dropped again.
+            # Dropped bytes whose note could not be written are sent and dropped again.
             await self._notes.acknowledge(session)
             await self._notes.forget_etag(session)
             session.keeping.continue_at(session.durable)
@@ -288,13 +288,13 @@ class Ingest:
         return session.received
 
     async def told(self, session: IngestSession, call: Joiner) -> None:
-        """Keep what somebody states of the call who continues what another token began, with what that one stated."""
+        """Add what a recorder states that continues another token's recording to what that one stated."""
         if session.begun_by != call.actor.token_id:
             with suppress(Conflict):  # it is ending meanwhile, and so not continued
                 await self._notes.facts(session, Facts(facts=call.facts))
 
     async def _settle(self, session: IngestSession) -> None:
-        """Wait until nothing is in flight; after a failed commit fall back to the durable bytes and a new entry."""
+        """Wait until nothing is in flight; after a failed commit continue at the durable bytes with a new entry."""
         entry = session.entry
         if entry is None:
             return
@@ -311,20 +311,20 @@ class Ingest:
     # -- writing ------------------------------------------------------------------------------------------------
 
     def take(self, session: IngestSession, piece: bytes) -> bool:
-        """Take one piece as `write` does, if that needs no waiting; False, with nothing taken, if it does."""
+        """Write one piece as `write` does, if that needs no waiting; otherwise False, and nothing is written."""
         if not session.take(piece, most=self.limits.max_recording_bytes):
-            return False  # `write` finds the same, and says so or waits
+            return False  # `write` finds the same, and raises or waits
         entry = session.entry
         if entry is not None and entry.appended - session.stored >= self.storer.cut_bytes:
             self.storer.poke(session)
         return True
 
     async def write(self, session: IngestSession, piece: bytes, *, bounded: bool = True) -> None:
-        """Take one piece: sealed when this returns, durable after a later commit; waits while too much is in flight.
+        """Write one piece: sealed when this returns, durable after a later commit; waits while too much is in flight.
 
-        What arrives while the call is paused is dropped here: neither sealed nor hashed nor written anywhere.
-        Unavailable once the vault itself has ended the recording. TooLarge beyond what a recording may have, unless it
-        is not `bounded`: its bytes were acknowledged before, and some of them lie there twice.
+        What arrives while the call is paused is dropped: neither sealed nor hashed nor written. Unavailable once the
+        vault has ended the recording. TooLarge beyond a recording's limit, unless not `bounded`: bytes acknowledged
+        before may be stored twice.
         """
         while session.resuming:
             async with session.noting:
@@ -353,7 +353,7 @@ class Ingest:
         return entry
 
     async def _room(self, session: IngestSession, piece: bytes) -> bool:
-        """Hold the recorder back while the journal drains; give up after a while with nothing half-kept.
+        """Make the recorder wait while the journal drains; Unavailable after a while, with nothing of the piece kept.
 
         False if the call was paused meanwhile, and the piece dropped.
         """
@@ -376,13 +376,13 @@ class Ingest:
         )
 
     async def commit(self, session: IngestSession) -> None:
-        """Return once every byte taken in is durable."""
+        """Return once every received byte is durable."""
         session.require_open()
         if session.entry is not None:
             await session.entry.barrier()
 
     async def finish(self, session: IngestSession, *, ended: str = "sealed") -> None:
-        """Make everything durable, then the end itself; after this the recording completes even through a crash.
+        """Make everything durable, then the end; after this the recording is completed even after a crash.
 
         Unavailable if the vault is ending or has ended it for another reason.
         """
@@ -404,13 +404,13 @@ class Ingest:
         self.storer.poke(session)
 
     def detach(self, session: IngestSession) -> None:
-        """The upload is gone without an end: the grace period begins."""
+        """Detach the upload, which broke off without an end: the grace period begins."""
         session.detach(now=self._clock.monotonic())
         self._waiting.add(session)
 
     @contextmanager
     def hearing(self, session: IngestSession) -> Iterator[None]:
-        """A request sends a part of it inside the context: it does not wait for its recorder."""
+        """Mark the session as being sent by a request inside the context: it does not wait for its recorder."""
         try:
             with session.receiving():
                 self._waiting.discard(session)
@@ -419,7 +419,7 @@ class Ingest:
             self._waiting.add(session)
 
     def finished(self, session: IngestSession) -> None:
-        """The recording is sealed or truncated and stored; forget it."""
+        """Forget a recording that is sealed or truncated, and stored."""
         recording = session.recording
         if session.call_key is not None:
             self._by_call.pop((recording.tenant, session.call_key), None)
@@ -438,10 +438,10 @@ class Ingest:
     # -- background ---------------------------------------------------------------------------------------------
 
     async def run(self) -> None:
-        """Close recordings whose recorder is gone or that made way, and end overlong pauses; until cancelled."""
+        """Close recordings without a recorder, or displaced ones, and end overlong pauses; until cancelled."""
         async with asyncio.TaskGroup() as group:
             group.create_task(self._close_left())
-            # A task of its own: it waits for the catalog, which the end of a recording does not need.
+            # A task of its own: it may wait for the catalog, and closing recordings must not.
             group.create_task(self._end_pauses())
 
     async def _close_left(self) -> None:
@@ -462,7 +462,7 @@ class Ingest:
                     await self._truncate(session, "recorder_gone")
 
     async def _end_pauses(self) -> None:
-        """While the catalog cannot answer, try one pause every five seconds: others would only wait as long."""
+        """While the catalog does not answer, try one pause every five seconds: others would only wait as long."""
         while True:
             await asyncio.sleep(_TICK_SECONDS)
             limit = self.limits.pause_max
@@ -491,9 +491,9 @@ class Ingest:
         return None if left is None else timedelta(seconds=left)
 
     async def _look_up(self) -> None:
-        """Take up a recording whose creation got no answer, once its row is found: its recorder may come back to it.
+        """Resume a recording whose creation had no answer, once its row is found: its recorder may come back.
 
-        A row that is not there yet may still come, so it is looked for as long as this process runs.
+        The row may still appear, so it is looked for as long as this process runs.
         """
         for identifier in tuple(self._beginning.doubtful):
             try:
@@ -511,7 +511,7 @@ class Ingest:
                 await session.before_end()
             if session.ending is None:
                 await self._settle(session)
-            # An end that was on its way when its recorder left stands: what was written first is what is true.
+            # An end that the recorder had sent before it left stands.
             ended = session.ending or ("sealed" if session.complete else f"truncated:{reason}")
             await self.finish(session, ended=ended)
         except Unavailable as error:
@@ -521,18 +521,18 @@ class Ingest:
             )
 
     async def truncate_all(self, reason: str, *, uploading: bool) -> None:
-        """Close what is still being sent, but for resumable uploads, or what waits for its recorder."""
+        """Close what is still being sent, except resumable uploads, or what waits for its recorder."""
         for session in tuple(self._by_id.values()):
             kept = uploading and session.resumable  # its client comes back after the restart
             if bool(session.uploads) is uploading and session.ended is None and not kept:
                 await self._truncate(session, reason)
 
     async def recover(self) -> Sequence[RecordingId]:
-        """Take up what an earlier incarnation of this node left in its journal and the catalog."""
+        """Resume what an earlier incarnation of this node left in its journal and the catalog."""
         return [self._continue(session) async for session in self._takeup.own()]
 
     async def abandon(self, node: NodeId) -> Sequence[RecordingId]:
-        """Take up the open rows of a node whose journal is lost, to be finished with what is stored of them."""
+        """Resume the open rows of a node whose journal is lost, to be finished with what is stored of them."""
         return [self._continue(session) async for session in self._takeup.abandoned(node)]
 
     def _continue(self, session: IngestSession) -> RecordingId:

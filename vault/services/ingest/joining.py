@@ -1,8 +1,8 @@
-"""Who may continue a recording that has begun: its own token, or another on terms that take nothing from its call.
+"""Who may continue a recording: its own token, or another one that does not shorten its call's retention.
 
-A call key is no secret, so whoever may record can begin a call under a name that somebody else is about to use. The
-dates of the one that began are those of the recording. Another token therefore joins it only where it is kept as long
-as what that token states asks for; else its call is a recording of its own, under the next name.
+A call key is not secret, so any recorder can begin a call under a name that another is about to use. A recording has
+the dates of the one that began it. Another token therefore joins it only if it is kept as long as that token's own
+statement would require; else its call becomes a recording of its own, under the next name.
 """
 
 from __future__ import annotations
@@ -28,18 +28,18 @@ from vault.services.tenants.tenants import Tenants
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Joiner:
-    """What somebody who comes under a call key states of the call."""
+    """What a recorder states about its call under a call key."""
 
     actor: Principal
     facts: CallFacts = field(repr=False)
     started_at: datetime | None
     media: Media | None = None
-    """None while nothing says what the audio is."""
+    """None while the format is not known."""
     keep_until: datetime | None = None
 
     @classmethod
     def of(cls, call: CallStart, actor: Principal) -> Joiner:
-        """Return who would begin a call."""
+        """Return the joiner that would begin a call."""
         return cls(
             actor=actor, facts=call.facts, started_at=call.started_at, media=call.media, keep_until=call.keep_until
         )
@@ -64,11 +64,11 @@ class Joining:
         self._backdating = backdating
 
     def now(self) -> datetime:
-        """Return the time, at least the last sweep's: a clock that stepped back must not shorten a retention."""
+        """Return the time, never before the last sweep: a clock that stepped back must not shorten a retention."""
         return effective_now(self._clock.now(), self._keyring.last_sweep_at)
 
     def life(self, call: Joiner, retention: Period, *, receipt: datetime) -> Lifetime:
-        """Return how long a call is kept that is received at `receipt`; Invalid beyond the calendar."""
+        """Return how long a call received at `receipt` is kept; Invalid beyond the calendar."""
         return lifetime(
             call.started_at,
             receipt=receipt,
@@ -79,14 +79,14 @@ class Joining:
         )
 
     async def may(self, call: Joiner, session: IngestSession) -> bool:
-        """Tell whether a call may go on in a recording, or be a repetition of it if that has ended."""
+        """Tell whether a call may continue a recording, or repeat it if that has ended."""
         row = session.recording
         if session.ended is not None:
             return await self._may(replace(call, media=None), row, session.begun_by, receipt=row.created_at)
         return await self._may(call, row, session.begun_by, receipt=joined_at(row.created_at, self.now()))
 
     async def same(self, call: Joiner, row: Recording) -> bool:
-        """Tell whether a call may be a repetition of a finished recording, whatever it says its audio is."""
+        """Tell whether a call may repeat a finished recording, whatever its format."""
         try:
             facts = facts_of(self._keyring, row)
         except IntegrityError:
@@ -119,5 +119,5 @@ class Joining:
 
 
 def imports(actor: Principal, now: datetime) -> bool:
-    """Tell whether true dates count for what the actor records, however long ago they are."""
+    """Tell whether the actor's recordings have their true dates, however long ago."""
     return actor.imports_until is not None and now < actor.imports_until

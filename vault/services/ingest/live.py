@@ -1,4 +1,4 @@
-"""One live connection's way into a recording, whatever its dialect: a machine's events in, an IngestSession out."""
+"""One live connection into a recording, for every dialect: a machine's events in, an IngestSession out."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from vault.services.ingest.sessions import ROOM_PAUSES, CallStart, IngestSession
 from vault.services.tenants.tenants import Tenants
 
 LIVE_PATIENCE: Final = 5.0
-"""A recorder that sends while the call runs, and has sent nothing for so many seconds, gives way to the next one."""
+"""After this many seconds without audio, a live recorder may be replaced by another connection."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,11 +35,11 @@ class FeedParts:
 
 
 class Feed:
-    """Carries what one recorder says into its recording.
+    """Writes one recorder's events into its recording.
 
     `silent_seconds` tells for how long nothing has come; `replaced` is called when another connection takes over;
-    `waiting` is the machine's.
-    Call `begin` with the first event, `apply` with every later one, and `lost` when the connection is gone.
+    `waiting` is the machine's. Call `begin` with the first event, `apply` with every later one, and `lost` when the
+    connection is lost.
     """
 
     def __init__(
@@ -65,8 +65,8 @@ class Feed:
     async def begin(self, started: Started, *, call_key: str | None = None) -> None:
         """Start the recording, or continue the one whose connection broke; `call_key` outranks the dialect's own.
 
-        A call key whose recording has ended already leads to a further recording, `key~2` and so on: a live call is
-        never turned away for its name. Conflict while another connection is live under it.
+        A call key whose recording has ended leads to a further recording, `key~2` and so on: a live call is never
+        refused for its name. Conflict while another connection is live under it.
         """
         said = call_key or started.call_key
         if said is None:
@@ -102,7 +102,7 @@ class Feed:
             session.feed.give_way()
         await ingest.attach(session, offset=None, call=joiner)
         try:
-            if session.own_pause:  # what the recorder paused on its broken connection, it cannot resume on this one
+            if session.own_pause:  # the recorder paused on its broken connection and cannot resume that on this one
                 await self._parts.notes.resume(session, actor=self._actor, own=True)
             await self._parts.notes.rejoined(session)
         except BaseException:
@@ -120,26 +120,26 @@ class Feed:
 
     @property
     def silent(self) -> bool:
-        """Whether the recorder has sent nothing for so long that another may take its place."""
+        """Whether the recorder has been silent so long that another may replace it."""
         return self._silent_seconds() > LIVE_PATIENCE
 
     @property
     def waiting(self) -> int:
-        """How many of the next bytes stand for a time whose audio the machine has already."""
+        """How many of the next bytes stand for time whose audio the machine has already."""
         return self._waiting()
 
     def give_way(self) -> None:
-        """Another connection continues this recording: nothing more is taken from this one."""
+        """Stop accepting audio, because another connection continues this recording."""
         self.lost()
         self._replaced()
 
     def take(self, piece: bytes) -> bool:
-        """Seal a piece of audio at once; False, with nothing taken, if it has to wait: then `apply` it."""
+        """Seal a piece of audio at once; False, with nothing written, if it has to wait: then `apply` it."""
         session = self.session
         return session is not None and not self.ended and self._parts.ingest.take(session, piece)
 
     async def apply(self, event: Event) -> None:
-        """Carry out one event; audio is sealed when this returns, all else is durable."""
+        """Carry out one event; audio is sealed when this returns, everything else durable."""
         session = self._open()
         match event:
             case Audio():
@@ -178,22 +178,22 @@ class Feed:
             await self.told()
 
     async def told(self) -> None:
-        """Note how many frames could not be read: the first at once, all at the end of the connection."""
+        """Note how many frames could not be read: the first at once, the total at the end of the connection."""
         if self._untold and self.session is not None and not self.ended:
             self._untold = 0
             await self._parts.notes.frames_left_out(self.session)
 
     async def _resume(self, session: IngestSession) -> None:
-        """End the pause; if the vault or somebody has ended it before, what was not sent since then is a gap."""
+        """End the pause; if it was ended otherwise before, note what was not sent since then as a gap."""
         if session.keeping.paused:
             await self._parts.notes.resume(session, actor=self._actor, own=True)
         else:
             await self._parts.notes.rejoined(session)
 
     async def _finish(self, session: IngestSession) -> None:
-        """End in order; wait for room in a full journal as audio does, because a live recorder cannot end it again.
+        """End in order; waits for room in a full journal as audio does, because a live recorder cannot end again.
 
-        A call of which nothing came is not sealed: a hang-up says nothing of what there was to record.
+        A call without any audio is not sealed: a hang-up does not show that there was nothing to record.
         """
         ended = RecordingState.SEALED.value if session.sent else f"{RecordingState.TRUNCATED}:{EMPTY}"
         try:
@@ -211,7 +211,7 @@ class Feed:
         return self.session
 
     def lost(self) -> None:
-        """The connection is gone: what was received stays, and without an end the grace period begins."""
+        """Detach: what was received stays, and without an end the grace period begins."""
         if self.session is not None and not self.ended:
             self.ended = True
             self.session.unfollow()

@@ -1,7 +1,7 @@
-"""Which bytes of a recorder's stream are kept: all, but for those that arrive while the call is paused.
+"""Which bytes of a recorder's stream are kept: all except those that arrive while the call is paused.
 
-Dropping begins with the next byte, wherever that is in a sample frame, and ends only when whole frames were dropped: no
-byte sent during a pause is kept, and what follows is in phase with what came before.
+Dropping begins with the next byte, even within a sample frame, and ends only after whole frames were dropped. So no
+byte sent during a pause is kept, and the audio after it is in phase with the audio before.
 """
 
 from __future__ import annotations
@@ -15,16 +15,16 @@ from vault.media.descriptor import SAMPLE_BYTES
 from vault.model import Container, Media
 
 _SLACK: Final = 1.0
-"""Seconds by which notes, in whole milliseconds of a clock that may be set, may tell less of a pause than there was."""
+"""Seconds by which notes may understate a pause: they have whole milliseconds of a clock that may be set."""
 
 
 @dataclass(slots=True, kw_only=True)
 class Allowance:
-    """What one call has used of the paused time it may have, in seconds of a clock that only goes forward."""
+    """The paused time that one call has used, in seconds of a clock that only goes forward."""
 
     used: float = 0.0
     since: float = 0.0
-    """Up to when `used` counts."""
+    """The time up to which `used` counts."""
     paused: bool = False
 
     def used_at(self, now: float) -> float:
@@ -33,27 +33,27 @@ class Allowance:
         return self.used + passed if self.paused else max(self.used - passed, 0.0)
 
     def turn(self, *, paused: bool, now: float) -> None:
-        """The call is paused from `now` on, or kept from `now` on."""
+        """Note that the call is paused, or kept, from `now` on."""
         self.used, self.since, self.paused = self.used_at(now), now, paused
 
     def renew(self, *, now: float) -> None:
-        """The vault has ended a pause: the count begins anew."""
+        """Start again from zero, because the vault has ended a pause."""
         self.used, self.since, self.paused = 0.0, now, False
 
     def over(self, limit: float, now: float) -> bool:
-        """Whether the vault has to end the present pause."""
+        """Tell whether the vault has to end the present pause."""
         return self.paused and self.used_at(now) >= limit
 
     def left(self, limit: float, now: float) -> float | None:
-        """Return after how many seconds from `now` it has to; None without a pause."""
+        """Return after how many seconds from `now` the vault ends the pause; None without a pause."""
         return max(limit - self.used_at(now), 0.0) if self.paused else None
 
 
 def noted_use(notes: Sequence[Note], *, limit: float, now_ms: int) -> float:
-    """Return how many seconds of `limit` the pauses have used at `now_ms`; the notes come in the order they were made.
+    """Return how many seconds of `limit` the pauses have used at `now_ms`; notes come in the order they were made.
 
-    A pause that ended with the limit full was ended by the vault. Pauses without a byte between them have one note,
-    with the time of the last: they count as if they had followed each other at once.
+    A pause that ended with the limit used up was ended by the vault. Pauses without a byte between them have one note,
+    with the time of the last: they count as consecutive.
     """
     found = Allowance()
     for note in notes:
@@ -74,7 +74,7 @@ _ANY_BLOCK: Final = 48
 
 
 def frame_bytes(media: Media) -> int:
-    """Return how many bytes must go together for the rest to stay in phase; 1 where players find the next frame."""
+    """Return how many bytes must stay together to keep the phase; 1 if players find the next frame themselves."""
     if media.container is Container.RAW and media.codec in SAMPLE_BYTES:
         return SAMPLE_BYTES[media.codec] * media.channels
     return _ANY_BLOCK if media.container in {Container.RAW, Container.WAV} else 1
@@ -86,16 +86,16 @@ class Keeping:
 
     frame: int
     notes: list[Note] = field(default_factory=list)
-    """Everything noted, in order; the manifest gets it. A count of dropped bytes in here is durable."""
+    """All notes, in order, for the manifest. A count of dropped bytes in them is durable."""
     paused: bool = False
     since_ms: int = 0
     """When the present pause began."""
     unnoted: int = 0
-    """Bytes dropped at the last pause that its note does not count yet."""
+    """Bytes dropped in the last pause that its note does not count yet."""
     fresh: bool = False
     """Nothing was kept since the last pause."""
     late: int = 0
-    """Bytes that came during the last pause, are noted as dropped, and come out of a reorder window only now."""
+    """Bytes that came during the last pause, are noted as dropped, and leave a reorder window only now."""
 
     @property
     def watching(self) -> bool:
@@ -109,7 +109,7 @@ class Keeping:
 
     @property
     def last_pause(self) -> tuple[int, Pause] | None:
-        """The last pause that is noted, and its number."""
+        """The last noted pause, with its number."""
         at = self.last
         if at is None:
             return None
@@ -119,7 +119,7 @@ class Keeping:
 
     @property
     def lasting(self) -> tuple[int, Pause] | None:
-        """The pause that is noted and not resumed, and its number."""
+        """The noted pause that is not resumed, with its number."""
         last = self.last_pause
         return last if last is not None and last[1].lasting else None
 
@@ -129,7 +129,7 @@ class Keeping:
         return next((note for note in self.notes if isinstance(note, Aside)), None)
 
     def audio(self, end: int) -> int:
-        """Return how many of the first `end` bytes are the audio."""
+        """Return how many of the first `end` bytes are audio."""
         return audio_end(self.notes, end)
 
     def keep(self, piece: bytes) -> bytes:
@@ -155,11 +155,11 @@ class Keeping:
         return 0 if last is None else last[1].dropped
 
     def stop(self, *, now_ms: int) -> None:
-        """What arrives from here on is dropped, also before the pause is noted."""
+        """Drop what arrives from now on, even before the pause is noted."""
         self.paused, self.since_ms = True, now_ms
 
     def note_pause(self, offset: int) -> int:
-        """Note that the call is paused at `offset`; return the number. Without a byte between, the last one goes on."""
+        """Note a pause at `offset`; return its number. Without a byte in between, the last pause continues."""
         last = self.last_pause
         if last is not None and last[1].offset == offset:
             at, before = last
@@ -171,16 +171,16 @@ class Keeping:
         return at
 
     def count_noted(self, dropped: int) -> None:
-        """So many of the dropped bytes are in the note of the pause now."""
+        """Note that `dropped` bytes are in the pause's note now."""
         self.unnoted -= dropped
 
     def go_on(self, *, late: int) -> None:
-        """What arrives from here on is kept, but for `late` bytes that are noted as dropped and still come."""
+        """Keep what arrives from now on, except `late` bytes that are noted as dropped and still come."""
         self.late = late
         self.paused = False
 
     def recall(self, notes: Sequence[Note], *, end: int) -> None:
-        """Take up the notes of a recording of which `end` bytes are kept: a call that was paused still is."""
+        """Load the notes of a recording with `end` kept bytes; a call that was paused still is."""
         self.notes[:] = notes
         lasting = self.lasting
         if lasting is not None:
@@ -188,15 +188,15 @@ class Keeping:
         self.continue_at(end)
 
     def continue_at(self, end: int) -> None:
-        """The recorder continues where it was told to: after `end` kept bytes and what the notes count as dropped."""
+        """Continue where the recorder was told to: after `end` kept bytes and the dropped ones of the notes."""
         self.unnoted = self.late = 0
         last = self.last_pause
         self.fresh = last is not None and last[1].offset >= end
 
     def settled(self, end: int) -> tuple[Note, ...]:
-        """Return the notes as they are of a recording of `end` bytes, in the order of their offsets.
+        """Return the notes of a recording of `end` bytes, in the order of their offsets.
 
-        An ETag of other audio than those is none of its own.
+        An ETag of other audio is left out.
         """
         audio = self.audio(end)
         mine = [note for note in self.notes if not isinstance(note, Etag) or note.offset == audio]
@@ -209,7 +209,7 @@ class Keeping:
         return note if note.offset <= end else replace(note, offset=end)
 
     def closed(self, end: int, *, now_ms: int) -> tuple[Note, ...]:
-        """Return the notes of a recording that ended with `end` bytes: a pause that lasts ends with it."""
+        """Return the notes of a recording that ended with `end` bytes: a lasting pause ends with it."""
         if (last := self.last_pause) is not None:
             at, pause = last
             missing = pause.missing_ms + (max(now_ms - pause.at_ms, 0) if pause.lasting else 0)

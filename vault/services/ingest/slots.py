@@ -1,4 +1,4 @@
-"""How much one holder, such as a tenant or a token, may have under way at once, whatever the others do."""
+"""How much one holder, such as a tenant or a token, may use at once, independently of the others."""
 
 from __future__ import annotations
 
@@ -15,25 +15,25 @@ from vault.ports.time import Clock
 from vault.telemetry import Metrics
 
 OPERATORS: Final = ""
-"""The one holder of what belongs to no tenant."""
+"""The holder of what belongs to no tenant."""
 _RETRY_SECONDS: Final = 5
 _LATE_SECONDS: Final = 2.0
-"""How much later than it was told a refused holder may come back and still find its room."""
+"""How many seconds later than told a refused holder may come back and still find its room reserved."""
 
 
 class _Taken(ABC):
-    """Counts what each holder has, and refuses before anything is taken."""
+    """Counts what each holder uses; refusals change nothing."""
 
     def __init__(self) -> None:
         self.uses: Counter[str] = Counter()
-        """What each holder has that has anything."""
+        """What each holder uses, without holders that use nothing."""
 
     @abstractmethod
     def require(self, holder: str, size: int = 1) -> None:
-        """Raise unless the holder may have so much more now."""
+        """Raise unless the holder may use so much more now."""
 
     def take(self, holder: str, size: int = 1) -> None:
-        """Have so much more; raises as `require`, and then nothing was taken."""
+        """Use so much more; raises as `require`, and then nothing changes."""
         self.require(holder, size)
         self.uses[holder] += size
 
@@ -45,7 +45,7 @@ class _Taken(ABC):
 
     @contextmanager
     def taken(self, holder: str) -> Iterator[None]:
-        """Have one inside the context; raises as `require`."""
+        """Use one inside the context; raises as `require`."""
         self.take(holder)
         try:
             yield
@@ -54,7 +54,7 @@ class _Taken(ABC):
 
 
 class Slots(_Taken):
-    """At most `each` at once of one kind of work for one holder, such as a token; Crowded beyond it."""
+    """At most `each` at once of one kind of work for one holder, such as a token; Crowded beyond that."""
 
     def __init__(self, each: int, *, what: str) -> None:
         super().__init__()
@@ -73,13 +73,13 @@ class Slots(_Taken):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Resource:
-    """What is shared, in the words of a refusal."""
+    """A shared resource, with its words for a refusal."""
 
     name: str
     """The label in metrics."""
     what: str
     full: str
-    """What is said when there is no room."""
+    """The message if there is no room."""
     hint: str | None = None
     retry_after_seconds: int = _RETRY_SECONDS
 
@@ -87,8 +87,8 @@ class Resource:
 class Shares(_Taken):
     """One resource of this process, shared max-min by `vault.access.shares`: a share binds only while others wait.
 
-    Who is refused counts as waiting until a little after the time it is told to come back at. What is given back
-    meanwhile is kept for it, as far as its share goes.
+    A refused holder counts as waiting until a little after the time it is told to come back at. Room that is freed
+    meanwhile is reserved for it, up to its share.
     """
 
     def __init__(self, capacity: int, resource: Resource, *, clock: Clock, metrics: Metrics) -> None:
@@ -141,7 +141,7 @@ class Shares(_Taken):
             self._waiting[holder] = self._waiting.pop(holder)
 
     def count(self, holder: str, size: int = 1) -> None:
-        """Have what was there before this process began, even beyond the capacity."""
+        """Count what existed before this process began, even beyond the capacity."""
         self.uses[holder] += size
         self._total += size
 
@@ -151,13 +151,13 @@ class Shares(_Taken):
         self._total -= size
 
     def over(self, holder: str) -> Sequence[str]:
-        """Return who has more than its share, the most first, if one with less than its share finds no room."""
+        """Return the holders above their share, the largest first, if one below its share finds no room."""
         if self._total < self._capacity:
             return ()
         return holders_above_share(self._capacity, self.uses, self._line(), holder)
 
     def crowding(self) -> Sequence[str]:
-        """Return who has more than its share, the most first, while one waits for room that its own share covers."""
+        """Return the holders above their share, the largest first, while one waits for room within its own share."""
         line = self._line()
         for each in line:
             wanted = self._waiting[each][1]

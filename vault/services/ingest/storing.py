@@ -70,7 +70,7 @@ class StorerRows(OpenRecordingRows, AuditLookup, Protocol):
 
 
 class Storer:
-    """Owns the workers between journal and object store; an outage only makes its queue longer."""
+    """Owns the workers between journal and object store; an outage only lengthens its queue."""
 
     def __init__(
         self,
@@ -93,30 +93,30 @@ class Storer:
         self._metrics = surroundings.metrics
         self._limits = limits
         self._filled = filled
-        """Tells how full the journal is, 0 to 1."""
+        """Returns how full the journal is, 0 to 1."""
         self._fill = 1.0
-        """What it told last; until then nothing grows."""
+        """The journal's fill when it was last read; until then segments do not grow."""
         self._pinned = pinned
         self._settle = settle
-        """Writes what the row has yet to hear; called before the manifest copies it."""
+        """Writes late facts into the row; called before the manifest copies it."""
         self._finished = finished
         self.cut_bytes = limits.max_bytes
-        """How many unstored bytes make a segment at once; younger and smaller ones wait for their age."""
+        """How many unstored bytes make a segment at once; fewer wait for their age."""
         self._queue: asyncio.Queue[IngestSession] = asyncio.Queue()
         self._sessions: set[IngestSession] = set()
         self._pause = 0.0
         self.store_down = False
         """Whether the latest put failed."""
         self._sealing = asyncio.Semaphore(1)
-        """Sealing is all interpreter and processor: more of it at once would only hold up the event loop."""
+        """Sealing only uses the processor: more of it at once would only delay the event loop."""
 
     @property
     def stalled(self) -> bool:
-        """Whether nothing gets out of the journal now: object store or catalog do not take it."""
+        """Whether nothing leaves the journal now, because object store or catalog do not accept it."""
         return self._pause > 0
 
     def watch(self, session: IngestSession) -> None:
-        """Keep an eye on the age of the session's unstored bytes."""
+        """Watch the age of the session's unstored bytes."""
         self._sessions.add(session)
 
     def poke(self, session: IngestSession) -> None:
@@ -127,7 +127,7 @@ class Storer:
             self._metrics.segments_pending.inc()
 
     def look_at_journal(self) -> None:
-        """Take up how full the journal is: from there on it decides at which age segments are cut."""
+        """Read how full the journal is, which decides at which age segments are cut."""
         self._fill = self._filled()
 
     def _due(self, session: IngestSession) -> bool:
@@ -143,7 +143,7 @@ class Storer:
         )
 
     async def drain(self, session: IngestSession) -> None:
-        """Store every durable byte of the session; Unavailable if the store does not take them within a while."""
+        """Store every durable byte of the session; Unavailable if the store does not accept them within a while."""
         session.flush()
         for _ in range(int(_DRAIN_SECONDS / _DRAIN_STEP_SECONDS)):
             if session.stored >= session.durable:
@@ -216,7 +216,7 @@ class Storer:
         session.store(ref, recorded=not last)
 
     async def _hear(self, session: IngestSession, head: bytes, *, whole: bool) -> None:
-        """Take up what the recording's first bytes tell, unless something before them was not kept."""
+        """Apply what the recording's first bytes show, unless something before them was not kept."""
         recording = session.recording
         if _headless(session):
             return
@@ -231,7 +231,7 @@ class Storer:
         session.set_media(examined)
 
     async def _wav_head(self, session: IngestSession) -> WavHead | None:
-        """Return the head of a WAV that has ended; what it tells behind the first segment is taken up."""
+        """Return the head of a WAV that has ended; what it shows after the first segment is applied."""
         recording = session.recording
         if session.wav is not None or recording.content is not None or _headless(session):
             return session.wav
@@ -242,7 +242,7 @@ class Storer:
         return head
 
     async def _misdeclared(self, session: IngestSession) -> Sequence[AuditEvent]:
-        """Return what the audit trail says of a recording that is not what was declared."""
+        """Return the audit entries for a recording whose format is not the declared one."""
         recording = session.recording
         if recording.content is None:
             return ()
@@ -254,7 +254,7 @@ class Storer:
         return (event("recording.misdeclared", None, tenant=recording.tenant, target=recording.id, detail=detail),)
 
     async def _begun_by(self, session: IngestSession) -> TokenId | None:
-        """Return whose token began the recording; the audit trail knows if another process received it."""
+        """Return the token that began the recording; from the audit trail if another process received it."""
         if session.begun_by is not None:
             return session.begun_by
         entry = await self._catalog.last_audited("recording.started", session.recording.id)
@@ -389,7 +389,7 @@ class Storer:
         self._finished(session)
 
     async def plaintext_sha256(self, session: IngestSession) -> str:
-        """Return the hash of the durable bytes, in hex; they are read again only if the running digest is unusable."""
+        """Return the SHA-256 of the durable bytes in hex; read again only if the running digest is unusable."""
         if session.digest is None:
             await self.rebuild_digest(session)
         assert session.digest is not None
@@ -410,6 +410,6 @@ class Storer:
 
 
 def _headless(session: IngestSession) -> bool:
-    """Tell whether something before the recording's first bytes was not kept, so that they are no head."""
+    """Tell whether something before the recording's first bytes was not kept, so that they are no file header."""
     lost = any(isinstance(note, Pause | Aside) and note.offset == 0 for note in session.keeping.notes)
     return lost or bool(session.skipped)

@@ -1,4 +1,4 @@
-"""Open uploads that wait for their recorder, by tenant: which of them would be missed least."""
+"""Open uploads that wait for their recorder, by tenant, and which of them to end first."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from vault.ports.time import Clock
 from vault.services.ingest.sessions import IngestSession
 
 _UNHEARD_SECONDS: Final = 5.0
-"""An upload that was left less than so many seconds ago is being sent, with a pause between its requests."""
+"""An upload without a request for fewer seconds than this is still being sent, with a pause between requests."""
 
 
 class Waiting:
-    """Remembers which sessions no request sends, in the order in which they were left; each look is one step."""
+    """Sessions without a request, in the order in which their requests ended; looking takes constant time."""
 
     def __init__(self, *, clock: Clock) -> None:
         self._clock = clock
@@ -21,7 +21,7 @@ class Waiting:
         self._begun: dict[TenantId, dict[IngestSession, float]] = {}
 
     def add(self, session: IngestSession) -> None:
-        """A request has left this one: unless another sends it or it has ended, it waits from now on."""
+        """Add a session whose request has ended: it waits unless another request sends it or it has ended."""
         if session.uploads or session.arriving or session.leaving:
             return
         # A client of an upload in parts does not begin another one for the first part that is refused.
@@ -29,7 +29,7 @@ class Waiting:
         left.setdefault(session.recording.tenant, {})[session] = self._clock.monotonic()
 
     def discard(self, session: IngestSession) -> None:
-        """It is sent again, or ends; telling it twice changes nothing."""
+        """Remove a session that is sent again, or ends; a second call changes nothing."""
         tenant = session.recording.tenant
         for left in (self._empty, self._begun):
             if tenant in left:
@@ -38,7 +38,7 @@ class Waiting:
                     del left[tenant]
 
     def least(self, tenant: TenantId) -> IngestSession | None:
-        """Return an upload of the tenant that would be missed least: an empty one, else the one left longest ago."""
+        """Return the upload of the tenant to end first: an empty one, else the one left longest ago."""
         for left, patience in ((self._empty, 0.0), (self._begun, _UNHEARD_SECONDS)):
             for session, since in left.get(tenant, {}).items():
                 if since <= self._clock.monotonic() - patience:

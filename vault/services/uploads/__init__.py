@@ -1,1 +1,1 @@
-"""Uploads that are put together from the spool: whole bodies, parts, resumable uploads."""
+"""Uploads that go through the spool: whole bodies, parts, resumable uploads."""

@@ -1,8 +1,8 @@
 """Uploads in parts: each part is sealed into the spool, durable before it is acknowledged, and put together in order.
 
-A part that was acknowledged stays. One that is sent again with other bytes becomes a further version; what the audio
-does not have in the end - earlier versions, parts that a completion left out or that lie behind a gap - is kept aside:
-behind the audio, in the same recording, under the same key.
+An acknowledged part is always kept. A part sent again with other bytes becomes a further version. What is not in the
+final audio (earlier versions, parts that a completion left out or that come after a gap) is kept aside: after the
+audio, in the same recording, under the same key.
 
 Order, and what a crash leaves: catalog row (an open recording without bytes, closed after the grace) → its place in the
 spool (as before) → a part kept (it is there at the next start) → the note of what is kept aside (replaced by the next
@@ -56,19 +56,19 @@ from vault.services.surroundings import Surroundings
 from vault.services.uploads.spooling import BodyReader, BodyWriter, PartKey, Windows
 
 ABORTED: Final = "truncated:aborted"
-"""The end of an upload that its recorder gave up: with everything that was acknowledged."""
+"""The end of an upload that its recorder aborted: with everything that was acknowledged."""
 
 _TICK_SECONDS: Final = 1.0
 _MOST_REPLACED: Final = 1_000
 _LEFTOVER: Final = 0
-"""The number of no part: what a completion that broke off had written."""
+"""A number that no part has: for what a completion that broke off had written."""
 
 logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Part:
-    """A part that is durable. `etag` is the MD5 of its bytes, in hex; the later of two versions was sent later."""
+    """A durable part. `etag` is the MD5 of its bytes, in hex; the higher of two versions was sent later."""
 
     number: int
     version: int
@@ -78,7 +78,7 @@ class Part:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
-    """What becomes of the parts: those of the audio, and those kept aside, each in order."""
+    """The parts of the audio, and those kept aside, each in order."""
 
     audio: Sequence[Part]
     aside: Sequence[Part]
@@ -91,23 +91,23 @@ class Plan:
 
 @dataclass(slots=True, kw_only=True, eq=False)
 class Upload:
-    """An upload in parts that is neither completed nor aborted here."""
+    """An upload in parts that is neither completed nor aborted in this process."""
 
     session: IngestSession
     key: str = field(repr=False)
     """Its object key."""
     parts: dict[int, Part] = field(default_factory=dict)
-    """The part that counts under each number."""
+    """The current part under each number."""
     replaced: list[Part] = field(default_factory=list)
-    """Those that counted before, and were acknowledged."""
+    """Earlier parts, which were acknowledged too."""
     digests: dict[tuple[int, int], dict[str, bytes]] = field(default_factory=dict)
-    """What is known of a part, by number and version: digests by algorithm, none of a part before a restart."""
+    """Known digests by algorithm, of a part by number and version; a part from before a restart has none."""
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
-    """Held while a part is put in its place, and while the parts become a recording."""
+    """Held while a part is stored, and while the parts become a recording."""
 
     @property
     def every(self) -> Sequence[Part]:
-        """Everything that was acknowledged, by number and version."""
+        """All acknowledged parts, by number and version."""
         return sorted((*self.parts.values(), *self.replaced), key=lambda part: (part.number, part.version))
 
     def plan(self, numbers: Sequence[int]) -> Plan:
@@ -117,7 +117,7 @@ class Upload:
 
 
 class PartSink:
-    """Takes one part; `keep` makes it durable and the one that counts."""
+    """Receives one part; `keep` makes it durable and the current one."""
 
     def __init__(
         self, parts: Parts, upload: Upload, number: int, writer: BodyWriter, clock: Clock, *, room: Callable[[], int]
@@ -130,12 +130,12 @@ class PartSink:
         self._room = room
 
     async def write(self, piece: bytes) -> None:
-        """Take more of it; the recording waits for its recorder anew."""
+        """Write more of the part; the recording's wait for its recorder starts again."""
         self._upload.session.touch(now=self._clock.monotonic())
         await self._writer.write(piece)
 
     async def keep(self, digests: Mapping[str, bytes]) -> Part:
-        """Make it durable; the last one kept under a number is the one that counts, and the others stay.
+        """Make the part durable; the last one kept under a number is current, and earlier ones stay.
 
         A part that is there already, byte for byte, is not kept twice. `digests` of its bytes, by algorithm, are
         remembered.
@@ -205,7 +205,7 @@ class Parts:
         self._entropy = surroundings.entropy
         self._grace = grace
         self._patience = patience
-        """How long an upload of which nothing comes has its room while others wait for it."""
+        """How long a silent upload keeps its room while others wait for it."""
         self._limit = limit
         self._uploads: dict[RecordingId, Upload] = {}
 
@@ -225,7 +225,7 @@ class Parts:
         self._uploads[session.recording.id] = upload
 
     def is_upload(self, session: IngestSession) -> bool:
-        """Tell whether a recording is made of parts."""
+        """Tell whether a recording is an upload in parts."""
         return session.recording.id in self._uploads
 
     def find(self, identifier: RecordingId, *, tenant: TenantId) -> Upload:
@@ -248,7 +248,7 @@ class Parts:
     def room(self, upload: Upload, number: int) -> int:
         """Return how many bytes part `number` may have without making the recording too large.
 
-        It may be the one that is there, sent again; another one finds the room that `PartSink.keep` counts.
+        It may replace a part that is there; `PartSink.keep` checks the room of another one.
         """
         others = sum(part.size for part in upload.every if part is not upload.parts.get(number))
         return max(self._limit - others, 0)
@@ -258,9 +258,9 @@ class Parts:
 
     @asynccontextmanager
     async def receive(self, upload: Upload, number: int, *, size: int | None) -> AsyncIterator[PartSink]:
-        """Take a part of `size` bytes in, if that is known; what the context leaves without `keep` is gone.
+        """Receive a part of `size` bytes, if that is known; without `keep` it is dropped at the end of the context.
 
-        Unavailable if the tenant may not have so much of the spool now.
+        Unavailable if the tenant may not use so much of the spool now.
         """
         recording = upload.session.recording
         self._shares.require(recording.tenant, size or 0)
@@ -281,9 +281,9 @@ class Parts:
     async def complete(self, upload: Upload, named: Sequence[NamedPart], *, checks: WholeChecks) -> None:
         """Make the named parts the recording, in ascending order, and end it; durable when this returns.
 
-        Invalid with `s3` InvalidPart, BadDigest or InvalidRequest, and nothing is changed, if one is not that part or
-        the whole is another one. What is not named is kept aside; UnderHold, and nothing is changed, if a hold protects
-        the recording and there is any.
+        Invalid with `s3` InvalidPart, BadDigest or InvalidRequest, and nothing is changed, if a part or the whole
+        differs from what is stated. Parts that are not named are kept aside; UnderHold, and nothing is changed, if
+        there are any and a hold protects the recording.
         """
         session = upload.session
         async with upload.lock:
@@ -372,9 +372,9 @@ class Parts:
         await self._drop(upload)
 
     async def _keep_beginning(self, upload: Upload) -> None:
-        """The grace is over: the recording gets everything that was acknowledged.
+        """End an upload whose grace is over with everything that was acknowledged.
 
-        One that is being completed is waited for: its end is the better one.
+        If it is being completed, that is waited for and stands.
         """
         session = upload.session
         async with upload.lock:
@@ -401,7 +401,7 @@ class Parts:
             self._ingest.detach(session)
 
     async def _keep_apart(self, upload: Upload, end: int) -> None:
-        """Keep every sound part aside, behind `end` bytes of audio and what else was written of an earlier list."""
+        """Keep every intact part aside, after `end` bytes of audio and what else was written of an earlier list."""
         session = upload.session
         sound = [part for part in upload.every if await self._is_sound(upload, part)]
         leftover = session.durable - end
@@ -474,10 +474,10 @@ class Parts:
                 await self._drop(upload)
 
     def make_room(self) -> None:
-        """Let one upload end of a tenant above its share, while one below its own finds no room in the spool.
+        """End one upload of a tenant above its share, while one below its own finds no room in the spool.
 
-        It is the one that was left longest ago, of those that even an upload without an address would have lost its
-        recorder by now. One at a time: what it frees may be enough.
+        It is the one left longest ago, of those silent long enough to have lost their recorder. One at a time, as the
+        room it frees may be enough.
         """
         crowding = self._shares.crowding()
         sessions = [upload.session for upload in self._uploads.values()] if crowding else []
@@ -500,9 +500,9 @@ class Parts:
                 return
 
     async def recover(self) -> None:
-        """Take up the uploads of an earlier incarnation; drop what belongs to no open recording of this node.
+        """Resume the uploads of an earlier incarnation; drop what belongs to no open recording of this node.
 
-        Call it once the open recordings have been taken up.
+        Call it once the open recordings are resumed.
         """
         for identifier, sizes in (await self._spool.kept()).items():
             session = self._ingest.live(identifier)

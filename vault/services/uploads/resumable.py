@@ -1,7 +1,7 @@
-"""Uploads that clients create, continue and terminate by an address of their own: the id of the recording.
+"""Uploads that clients create, continue and terminate at an address of their own: the id of the recording.
 
-Whoever writes has the recording to itself. Creation makes the row, with the announced length and the grace among its
-sealed facts: after a restart of the server an upload goes on under the terms it began with.
+One writer at a time has the recording. Creation makes the row, with the announced length and the grace among its sealed
+facts, so that an upload continues under the same terms after a restart of the server.
 """
 
 from __future__ import annotations
@@ -34,18 +34,19 @@ from vault.services.surroundings import Surroundings
 from vault.services.tenants.tenants import Tenants
 
 TERMINATED = "truncated:terminated"
-"""The end of a recording whose client withdrew it: nothing is deleted before its time."""
+"""The end of a recording that its client withdrew: nothing is deleted before its time."""
 
 SILENT_SECONDS = 2.0
-"""A request that has sent nothing for so long gives way to the next one."""
+"""A request without bytes for so many seconds is replaced by the next one."""
 _GIVE_WAY_SECONDS = 3.0
 _FRESH_BYTES = 8
 
 
 class Writer:
-    """One request that has a recording to itself; `stop` makes it end soon.
+    """One request that has a recording to itself; `stop` ends it soon.
 
-    It gives way once its client has been waited for, and has sent nothing, for `patience` seconds: `waited` counts.
+    It may be replaced once its client has been waited for, without a byte, for `patience` seconds; `waited` returns
+    them.
     """
 
     def __init__(
@@ -78,14 +79,14 @@ class Writer:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Standing:
-    """An upload as a request finds it; `session` is None once nothing changes any more."""
+    """An upload's state for a request; `session` is None once it has ended."""
 
     row: Recording
     session: IngestSession | None
     offset: int
-    """What its client may forget: durable bytes, and those that pauses dropped."""
+    """Bytes its client may forget: durable ones, and those that pauses dropped."""
     total: int | None
-    """How many it will have; None while nobody has said."""
+    """How many bytes it will have; None if not announced."""
 
     @property
     def complete(self) -> bool:
@@ -141,9 +142,9 @@ class Uploads:
     ) -> tuple[IngestSession, bool]:
         """Return a new upload with this request attached, or an unfinished one, and whether it is new.
 
-        Who names a call that has an unfinished upload of the same length and media, and may join it, is given that
-        upload: a creation whose answer was lost is repeated. A file's name is no such promise, so it never leads to
-        another's upload; nor does a call key whose recording has ended: what is uploaded again is kept again.
+        A client that names a call with an unfinished upload of the same length and media, and may join it, gets that
+        upload: it repeats a creation whose answer was lost. A file's name or a call key whose recording has ended never
+        leads to another's upload: what is uploaded again is kept again.
         """
         retention = await self._tenants.retention(tenant)
         key, distinct = choose_call_key(description, self._entropy(_FRESH_BYTES).hex())
@@ -191,11 +192,11 @@ class Uploads:
         alone: bool = False,
         offset: int | None = None,
     ) -> AsyncIterator[Standing]:
-        """Have the upload to oneself, all that came before durable, or hear how it ended.
+        """Have the upload exclusively, with all earlier bytes durable, or learn how it ended.
 
-        `alone`: the protocol's clients have one request at a time, so that an older one is known to be dead. Raises
-        Locked, UploadGone, Forbidden as `STEPS` has it, OffsetMismatch if `offset` is not the durable end; NotFound,
-        logged, if there is no such upload of the tenant's.
+        `alone`: the protocol's clients send one request at a time, so an older request is dead. Raises Locked,
+        UploadGone and Forbidden as in `STEPS`, OffsetMismatch if `offset` is not the durable end. NotFound, logged, if
+        the tenant has no such upload.
         """
         step = Step.TAKE_OVER
         while step is Step.TAKE_OVER:
@@ -247,13 +248,13 @@ class Uploads:
             raise _locked() from error
 
     async def make_way(self, session: IngestSession) -> None:
-        """End the request that writes to a session, if its recorder has been silent for too long to be there still."""
+        """End the request that writes to a session, if its recorder has been silent too long."""
         if isinstance(session.feed, Writer) and session.feed.silent:
             await self._take_over(session)
 
     @asynccontextmanager
     async def held(self, session: IngestSession, writer: Writer, *, offset: int | None = None) -> AsyncIterator[None]:
-        """Attach to an upload that nobody has; when this ends, the next one may."""
+        """Attach to an upload that has no writer; at the end of the context the next one may."""
         if session.uploads:
             raise _locked()
         await self._ingest.attach(session, offset=offset)
@@ -262,7 +263,7 @@ class Uploads:
 
     @asynccontextmanager
     async def started(self, session: IngestSession, writer: Writer) -> AsyncIterator[None]:
-        """Be the one that writes to a session which this request is attached to."""
+        """Be the writer of a session that this request is attached to."""
         session.follow(writer)
         try:
             yield
@@ -281,7 +282,7 @@ class Uploads:
     # -- while one has it -------------------------------------------------------------------------------------------
 
     async def announce(self, session: IngestSession, total: int | None) -> None:
-        """Take note of the length, if it is told now and was not known; durable when this returns."""
+        """Store the announced length, if it was unknown; durable when this returns."""
         require_length(session.total, total, offset=session.received)
         if total is None or session.total is not None:
             return
@@ -291,7 +292,7 @@ class Uploads:
     async def settle(self, session: IngestSession, *, end: bool = False) -> int:
         """Make what was written durable, and the end too if nothing is missing; return the durable offset.
 
-        `end`: what was written is all there is, whatever was announced.
+        `end`: what was written is complete, whatever was announced.
         """
         if end or session.complete:
             await self._ingest.finish(session)

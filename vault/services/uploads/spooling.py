@@ -1,4 +1,4 @@
-"""One body on its way into the spool and out again: sealed while it arrives, opened window by window.
+"""One body into the spool and out again: sealed while it arrives, opened window by window.
 
 The plaintext of a spooled file is the body, then its MD5, in one chunked-encryption message (docs/format.md, "Parts of
 uploads"). Reading the MD5 authenticates the end of the file and so its length.
@@ -34,7 +34,7 @@ _CONTEXT: Final = b"callvault/part/1\0"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PartKey:
-    """Where a spooled body belongs and the key it is sealed under."""
+    """The place of a spooled body, and the key it is sealed under."""
 
     key: DataKey = field(repr=False)
     recording: RecordingId
@@ -42,7 +42,7 @@ class PartKey:
 
     @property
     def context(self) -> bytes:
-        """What the file is bound to."""
+        """The associated data of the file."""
         return _CONTEXT + id_bytes(self.recording) + self.number.to_bytes(4, "big")
 
     @property
@@ -52,7 +52,7 @@ class PartKey:
 
 
 class Windows:
-    """What all bodies on their way into the spool keep in memory, together."""
+    """Counts the memory of all bodies on their way into the spool."""
 
     def __init__(self, *, bound: int) -> None:
         self.bytes = 0
@@ -60,20 +60,20 @@ class Windows:
 
     @property
     def crowded(self) -> bool:
-        """Whether that is more than `bound` bytes: what comes now is written at once."""
+        """Whether more than `bound` bytes are in memory, so that new ones are written at once."""
         return self.bytes > self._bound
 
     def take(self, size: int) -> None:
-        """So many more bytes are kept."""
+        """Count `size` more bytes."""
         self.bytes += size
 
     def give(self, size: int) -> None:
-        """So many of them are written, or gone."""
+        """Count `size` bytes less, which are written or dropped."""
         self.bytes -= size
 
 
 class BodyWriter:
-    """Seals what arrives into a spool file; call `drop` when done. Memory: one window, less where it is crowded."""
+    """Seals a body into a spool file; call `drop` when done. It uses one window of memory, less if crowded."""
 
     def __init__(self, file: SpoolFile, part: PartKey, *, entropy: Entropy, windows: Windows) -> None:
         self.file = file
@@ -87,7 +87,7 @@ class BodyWriter:
         self.first = b""
 
     async def write(self, piece: bytes) -> None:
-        """Take more of the body."""
+        """Write more of the body."""
         if len(self.first) < _MD5_BYTES:
             self.first += piece[:_MD5_BYTES]
         self.size += len(piece)
@@ -97,14 +97,14 @@ class BodyWriter:
             await self._flush()
 
     async def end(self) -> bytes:
-        """Write the end and return the MD5; nothing is durable by this alone."""
+        """Write the end and return the MD5; durable only once the file is kept."""
         md5 = self._md5.digest()
         self._wait(self._sealer.update(md5) + self._sealer.finish())
         await self._flush()
         return md5
 
     def drop(self) -> None:
-        """Keep nothing in memory any more; what was not written is gone."""
+        """Free the memory; what was not written is lost."""
         self._windows.give(len(self._pending))
         self._pending = bytearray()
 

@@ -1,7 +1,7 @@
 """Whole bodies: each is spooled and checked before any of it is recorded, so that a refused one leaves nothing.
 
-What is spooled here has no name and a key that only this process knows: nothing was promised for it, and a crash leaves
-nothing of it. Promised, and durable, is what the journal then has.
+A spooled body has no name, and a key that only this process knows, so a crash leaves nothing of it. It is acknowledged
+only after it is in the journal.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from vault.services.uploads.parts import continued
 from vault.services.uploads.spooling import BodyReader, BodyWriter, PartKey, Windows
 
 _RETRIED: Final = 4
-"""With how many of a name's newest recordings a body is compared: a retry follows closely."""
+"""A body is compared with so many of a name's newest recordings, because a retry follows closely."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,24 +42,24 @@ class Whole:
     recording: Recording
     size: int
     etag: str
-    """What its recorder was told; the SHA-256 of what is stored if that was not over S3."""
+    """The ETag its recorder got; the SHA-256 of what is stored if it did not come over S3."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Body:
-    """A body on its way in."""
+    """A body that is being received."""
 
     writer: BodyWriter
     part: PartKey
 
     async def reader(self) -> BodyReader:
-        """Return a reader of what has been written; nothing may be written after."""
+        """Return a reader of what was written; nothing may be written afterwards."""
         await self.writer.end()
         return await BodyReader.open(self.writer.file, self.part)
 
 
 class Objects:
-    """Records whole bodies and says which there are."""
+    """Records whole bodies, and finds recorded ones."""
 
     def __init__(
         self,
@@ -88,14 +88,14 @@ class Objects:
 
     @asynccontextmanager
     async def body(self, tenant: TenantId, *, size: int | None) -> AsyncIterator[Body]:
-        """Take a body of `size` bytes, if that is known, into the spool; it is gone when the context ends.
+        """Receive a body of `size` bytes, if that is known, into the spool; it is dropped at the end of the context.
 
-        Unavailable if the tenant may not have so much of the spool now.
+        Unavailable if the tenant may not use so much of the spool now.
         """
         self._shares.require(tenant, size or 0)
         file = await self._spool.scratch(tenant=tenant)
         try:
-            # The id is never anybody's: it only makes the message's context complete.
+            # No recording has this id: it only completes the message's context.
             nobody = RecordingId(new_id("rec", at=self._clock.now(), entropy=self._entropy))
             part = PartKey(key=DataKey(self._entropy(32)), recording=nobody, number=0)
             writer = BodyWriter(file, part, entropy=self._entropy, windows=self._windows)
