@@ -106,8 +106,8 @@ async def ingest_terms(request: web.Request) -> web.Response:
 async def recording_offset(request: web.Request) -> web.Response:
     """Ask how many bytes are durable.
 
-    It is about the recording that an upload with the same headers would continue. Who asks may state less than who
-    uploads: for want of another, an unfinished one is told that may not be its own.
+    The answer is for the recording that an upload with the same headers would continue. A HEAD may state less than an
+    upload: if no recording matches, an unfinished one is described that may not be the client's own.
     """
     tenant, actor = await authorised(request)
     facts, started_at = call_headers(request.headers)
