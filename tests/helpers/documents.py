@@ -89,4 +89,5 @@ def loosely(text: str) -> str:
     text = re.sub(r"\d{4}-\d\d-\d\dT[\d:.]+(Z|[+-]\d\d:\d\d)", "*", text)
     text = re.sub(r"\b[0-9a-f]{64}\b|\b[0-9a-f]{32}\b|\b[0-9a-f]{4}…|…", "*", text)
     text = re.sub(r"[\d,]*\d", "*", text)
+    text = re.sub(r"([\"*\]}el][,:]) +(?=[\"*\[{tfn-])", r"\1", text)  # JSON is the same with blanks and without
     return re.sub(r"\s+", " ", text).strip()

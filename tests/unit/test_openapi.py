@@ -163,6 +163,8 @@ def fits(described, schema, value):
 
 def matches(described, name, reply):
     shown = with_names(json.loads(to_json(reply)), {})
+    promised = described["components"]["schemas"][name]["properties"]
+    assert [each for each in reply if each in promised] == [each for each in promised if each in reply], "in its order"
     assert fits(described, described["components"]["schemas"][name], shown)
     return shown
 

@@ -124,8 +124,9 @@ def render(kind: type[_T], value: object, /, **more: Any) -> _T:
     Instants are rendered, and a member that may be left out is, where it is None. Answers are plain dictionaries:
     nothing is checked again, for a page of a list has thousands of values.
     """
-    taken, read, moments, choices, optional = _members(cast("Any", kind), tuple(more))
-    made = dict(zip(taken, read(value), strict=False))
+    order, taken, read, moments, choices, optional = _members(cast("Any", kind), tuple(more))
+    made: dict[str, Any] = dict.fromkeys(order)
+    made.update(zip(taken, read(value), strict=False))
     made |= more
     for name in moments:
         if isinstance(at := made[name], datetime):
@@ -142,10 +143,11 @@ def render(kind: type[_T], value: object, /, **more: Any) -> _T:
 @functools.cache
 def _members(
     kind: Any, more: tuple[str, ...]
-) -> tuple[tuple[str, ...], Callable[[Any], Any], list[str], list[str], list[str]]:
-    """Return, of an answer that is given `more`: what is taken from the value, by what, and which members are special.
+) -> tuple[tuple[str, ...], tuple[str, ...], Callable[[Any], Any], list[str], list[str], list[str]]:
+    """Return, of an answer that is given `more`: its members, what is taken from the value, by what, what is special.
 
-    What reads the value reads its class too: a single attribute would not come in a tuple.
+    The members stand in the order of the kind. What reads the value reads its class too: a single
+    attribute would not come in a tuple.
     """
     hints = get_type_hints(kind, include_extras=True)
     assert hints.keys() >= set(more), f"{kind.__name__} has no such member"
@@ -154,7 +156,8 @@ def _members(
     kinds = {name: (hints[name], *get_args(hints[name])) for name in (*taken, *more)}
     moments = [name for name, each in kinds.items() if Moment in each]
     choices = [name for name, each in kinds.items() if any(isinstance(one, EnumType) for one in each)]
-    return taken, attrgetter(*taken, "__class__"), moments, choices, [name for name in optional if name in more]
+    order = tuple(name for name in hints if name in more or name not in optional)
+    return order, taken, attrgetter(*taken, "__class__"), moments, choices, [name for name in optional if name in more]
 
 
 def sealed(asked: _T) -> _T:
