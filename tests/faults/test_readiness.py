@@ -27,6 +27,7 @@ async def told(app):
 
 
 async def metric(app, name):
+    await app.vault.status.refresh()
     answer = await app.ask("GET", "/metrics", None)
     assert answer.status == 200
     found = [line.split()[-1] for line in answer.body.decode().splitlines() if line.startswith(f"callvault_{name} ")]
@@ -193,6 +194,19 @@ async def test_a_disk_on_which_the_journal_has_no_room_for_its_next_file_makes_t
             status, headers, problem = await recorder.put("call", sound(100))
             assert (status, problem["detail"], problem["cause"]) == (507, reason["detail"], "disk")
             assert int(headers["Retry-After"]) > 0
+
+
+async def test_a_scrape_asks_the_catalog_nothing(app, monkeypatch):
+    await app.vault.status.refresh()
+    askers = []
+
+    async def noted(_seconds):
+        askers.append(asyncio.current_task().get_coro().__qualname__)
+
+    monkeypatch.setattr(app.vault.status._at_gauges, "within", noted)
+    text = (await app.ask("GET", "/metrics", None)).body.decode()
+    assert 'callvault_recordings{state="sealed"} 0.0' in text
+    assert {*askers} <= {"Status.run"}
 
 
 async def test_gauges_of_a_catalog_that_is_away_are_told_for_a_while_with_their_age_and_then_not(app):

@@ -109,6 +109,7 @@ def _background(vault: Vault, config: Config) -> list[Coroutine[None, None, None
         vault.ingest.run(),
         vault.parts.run(),
         vault.presence.run(),
+        vault.status.run(),
         vault.alerts.run(),
         vault.access.underway.run(),
         vault.access.denials.run(),

@@ -32,6 +32,7 @@ CHECKS: Final = ("draining", "journal", "keyring", "root_provider", "catalog", "
 _ANSWER_SECONDS: Final = 0.5
 """How many seconds a readiness check waits for what may hang."""
 _SCRAPE_SECONDS: Final = 0.25
+_REFRESH_SECONDS: Final = 5.0
 
 
 class StatusRows(RecordingCounts, HoldLookup, AlertRows, TokenLookup, SchemaCheck, Protocol):
@@ -95,12 +96,24 @@ class Status:
             await self._presence.appear()  # a database that cannot be written accepts no call
 
     async def gauges(self) -> None:
-        """Set the gauges that no event keeps current; if the catalog does not answer at once they stay.
+        """Set the gauges that no event keeps current; those of the catalog are as `run` last read them.
 
-        Gauges that are too old are no longer reported.
+        Only before its first reading does this wait for the catalog, shortly. Gauges that are too old are no longer
+        reported.
         """
         self._metrics.journal_bytes.set(self._journal.usage().bytes_used)
+        if self._read_at == float("-inf"):
+            await self.refresh()
+
+    async def refresh(self) -> None:
+        """Read the catalog's gauges; those of one that does not answer at once stay as they are."""
         await self._at_gauges.within(_SCRAPE_SECONDS)
+
+    async def run(self) -> None:
+        """Read the catalog's gauges every few seconds until cancelled, so that no scrape waits for a catalog."""
+        while True:
+            await self.refresh()
+            await asyncio.sleep(_REFRESH_SECONDS)
 
     async def overdue_seconds(self, *, tenant: TenantId | None = None) -> float:
         """Return how many seconds the oldest due recording without a hold has waited, of one tenant or all; else 0."""
