@@ -1,5 +1,6 @@
 """One party, one spelling: what recorders send for a number, a name or nobody."""
 
+import re
 import unicodedata
 from dataclasses import replace
 
@@ -9,7 +10,15 @@ from hypothesis import strategies as st
 
 from vault.errors import Invalid
 from vault.model import CallFacts
-from vault.protocol.facts.parties import ANONYMOUS, checked_region, parties_as_sent, party, read_parties, reread_parties
+from vault.protocol.facts.parties import (
+    ANONYMOUS,
+    checked_region,
+    former_spellings,
+    parties_as_sent,
+    party,
+    read_parties,
+    reread_parties,
+)
 
 SPELLINGS = (
     "+441632905657",
@@ -48,12 +57,21 @@ SPELLINGS = (
 def test_a_prefix_that_a_numbering_plan_gave_up_is_no_part_of_a_number():
     for said in ("+525512345678", "+52 1 55 1234 5678", "0052 1 55 1234 5678", "sip:+5215512345678@pbx.example.com"):
         assert party(said) == "+525512345678", said
-    for said in ("55 1234 5678", "01 55 1234 5678", "044 55 1234 5678", "045 55 1234 5678", "1 55 1234 5678"):
+    for said in ("55 1234 5678", "01 55 1234 5678", "044 55 1234 5678", "045 55 1234 5678", "5215512345678"):
         assert party(said, "MX") == "+525512345678", said
     assert party("+52 1 00 1234 5678") == "+5210012345678", "no number of the plan"
     assert party("+54 9 11 2345 6789") != party("+54 11 2345 6789"), "a mobile and a fixed line, both given out"
     before = CallFacts(caller="+5215512345678")
     assert reread_parties(before, "GB").caller == "+525512345678"
+
+
+def test_a_number_of_another_country_is_not_read_or_found_as_one_with_a_former_prefix():
+    for said in ("13125551234", "1 664 555 1234", "(1) 3125551234"):
+        digits = re.sub(r"\D", "", said)
+        assert party(f"+{digits}", "MX") == f"+{digits}"
+        assert not (party(said, "MX") or "").startswith("+52"), said
+        assert digits not in former_spellings(f"+52{digits[1:]}"), "an erasure of one would take another's calls"
+    assert {"+5213125551234", "5213125551234", "0443125551234"} <= set(former_spellings("+523125551234"))
 
 
 def test_escapes_that_are_no_utf_8_tell_names_apart():

@@ -58,11 +58,12 @@ _WITHHELD_DIGITS: Final = frozenset({"+266696687", "+7378742833", "+2562533", "+
 """The same words on a keypad, as Twilio sends them:
 https://support.twilio.com/hc/en-us/articles/223179988
 """
-_FORMER: Final = {52: ("1", "01", "044", "045")}
-"""Former prefixes of numbering plans, by country code. The number is what follows them.
+_FORMER: Final = {52: (("1",), ("01", "044", "045"))}
+"""Former prefixes of numbering plans, by country code: those behind the code, and those dialled within the country.
 
-Mexico has had ten-digit numbers since 3 August 2019 (IFT, Plan Técnico Fundamental de Numeración). Before that, mobile
-numbers were +52 1 from abroad, and many networks and messengers still send them so.
+The number is what follows them. Mexico has had ten-digit numbers since 3 August 2019 (IFT, Plan Técnico Fundamental de
+Numeración). Before that, mobile numbers were +52 1 from abroad, and many networks and messengers still send them so.
+Without the country code, 1 before ten digits is a number of the North American plan.
 """
 _LONG: Final = 9
 """A number without a prefix and with at least so many digits is not an internal number."""
@@ -207,7 +208,9 @@ def _full_number(text: str, region: str) -> str | None:
 def _current(parsed: phonenumbers.PhoneNumber) -> str | None:
     """Return E.164 of a number that is written with a former prefix of its numbering plan; None for any other."""
     spelt = phonenumbers.national_significant_number(parsed)
-    for prefix in _FORMER.get(parsed.country_code or 0, ()):
+    abroad, within = _FORMER.get(parsed.country_code or 0, ((), ()))
+    stated = parsed.country_code_source != CountryCodeSource.FROM_DEFAULT_COUNTRY
+    for prefix in (*abroad, *within) if stated else within:
         found = f"+{parsed.country_code}{spelt.removeprefix(prefix)}"
         if spelt.startswith(prefix) and phonenumbers.is_valid_number(phonenumbers.parse(found)):
             return found
@@ -216,10 +219,11 @@ def _current(parsed: phonenumbers.PhoneNumber) -> str | None:
 
 def former_spellings(spelt: str) -> Sequence[str]:
     """Return the spellings that a party has in recordings from before its former prefixes were known here."""
-    for code, prefixes in _FORMER.items():
+    for code, (abroad, within) in _FORMER.items():
         if spelt.startswith(f"+{code}") and _FULL.fullmatch(spelt):
             number = spelt.removeprefix(f"+{code}")
-            return (f"+{code}{prefixes[0]}{number}", *(prefix + number for prefix in prefixes))
+            stated = (f"{plus}{code}{prefix}{number}" for prefix in abroad for plus in ("+", ""))
+            return (*stated, *(prefix + number for prefix in within))
     return ()
 
 
