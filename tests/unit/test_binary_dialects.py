@@ -1,5 +1,7 @@
 """Recorders that send bare samples over WebSocket: recognised, read, and refused in words they can use."""
 
+import time
+
 import pytest
 
 from tests.helpers.websocket_recorders import ASTERISK, AUDIO_STREAM, JAMBONZ, RECORDERS, VONAGE, l16, samples, text
@@ -273,6 +275,15 @@ def test_a_first_text_is_read_as_far_as_it_goes_and_the_rest_is_noted():
     assert started('{"sampleRate":8000,"callSid":"c","callSid":"c"}').facts.unusable == {}
     long = started(text(sampleRate=8000, callSid="c", filler="x" * (1 << 17), **{"from": "201"}))
     assert (long.facts.caller, long.facts.unusable) == ("201", {"others": "text"})
+
+
+def test_a_first_text_costs_as_much_as_it_is_long_whatever_nests_in_it():
+    for unit in ("[[[[]]]],", "{},", '"a":NaN,'):
+        begun = '{"event":"websocket:connected","content-type":"audio/l16;rate=16000","uuid":"c",'
+        within = unit * ((1 << 17) // len(unit))
+        began = time.process_time()
+        assert started(begun + (within if '"' in unit else f'"x":[{within}0],') + '"y":1}').call_key == "c"
+        assert time.process_time() - began < 2, unit
 
 
 def test_a_first_text_that_cannot_be_read_costs_the_facts_alone_and_says_so():

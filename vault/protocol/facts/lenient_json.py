@@ -31,13 +31,18 @@ def load_members(text: str) -> Members:
 
 def first_of_each(pairs: Iterable[tuple[str, Any]]) -> Members:
     """Return the pairs as members; the first value of each name is kept."""
-    document, constants, repeated = Members(), set(), set()
+    document = Members()
+    constants: list[str] = []
+    repeated: list[str] = []
     for name, value in pairs:
         if value is _CONSTANT:
-            constants.add(name)
+            constants.append(name)
         elif document.setdefault(name, value) != value:
-            repeated.add(name)
-    document.constants, document.repeated = frozenset(constants), frozenset(repeated)
+            repeated.append(name)
+    if constants:  # most objects have none, and cost less without attributes of their own
+        document.constants = frozenset(constants)
+    if repeated:
+        document.repeated = frozenset(repeated)
     return document
 
 

@@ -125,7 +125,8 @@ def _note(reading: Reading, read: Sequence[object], depth: int, *, others: bool 
         if isinstance(each, Mapping | list):
             within += each.values() if isinstance(each, Mapping) else each
     if depth:
-        _note(reading, [each for each in within if not any(each is top for top in read)], depth - 1, others=True)
+        noted = {id(each) for each in read}
+        _note(reading, [each for each in within if id(each) not in noted], depth - 1, others=True)
 
 
 def _first(document: Mapping[str, Any], names: Sequence[str]) -> str | None:
