@@ -111,7 +111,7 @@ async def test_no_change_of_region_takes_a_call_from_who_found_it_before(app):
 
 async def test_existing_calls_are_found_in_every_spelling_once_they_are_reindexed(app, monkeypatch):
     with monkeypatch.context() as before:
-        before.setattr(beginning, "read", lambda facts, _: facts)
+        before.setattr(beginning, "read_parties", lambda facts, _: facts)
         older = await calls(app, (*THEIRS, OTHERS[0]), "older")
     assert await found(app, NUMBER) == {older[0]}
     refused = await app.ask("POST", f"/v1/tenants/{TENANT}/reindex", Role.COMPLIANCE, body={})
@@ -127,7 +127,7 @@ async def test_existing_calls_are_found_in_every_spelling_once_they_are_reindexe
 async def test_a_mobile_number_of_mexico_is_one_with_its_former_prefix_and_without(app, monkeypatch):
     spellings = ("+52 1 55 1234 5678", "+52 55 1234 5678", "sip:+5215512345678@pbx.example.com")
     with monkeypatch.context() as before:
-        before.setattr(beginning, "read", lambda facts, _: facts)
+        before.setattr(beginning, "read_parties", lambda facts, _: facts)
         older = await calls(app, ("+5215512345678",), "older")
     theirs = {*older, *await calls(app, spellings, "theirs")}
     for spelling in spellings:
