@@ -17,7 +17,7 @@ group = new_group("Shred what is due and not held, or see what that would be.")
 override = new_group("Let a sweep pass a tripped guard; it takes two people.")
 group.add_typer(override, name="override")
 
-_PAGE = 1000
+_PAGE = 10_000
 
 OverrideName = Annotated[str, typer.Argument(metavar="OVERRIDE", help="ovr_ and 32 hex digits.")]
 

@@ -157,7 +157,7 @@ def test_a_dry_run_as_json_is_the_totals_and_a_line_for_every_recording(
     other = {**DRY_RUN["recordings"][0], "id": "rec_" + "2" * 32}
     stub.on("POST", "/v1/sweeps", answer({**DRY_RUN, "after": REC}), answer({**DRY_RUN, "recordings": [other]}))
     assert main(["sweep", "run", "--dry-run", "--json"]) == 0
-    assert [each.body for each in stub.asked] == [{"dry_run": True}, {"dry_run": True, "after": REC, "limit": 1000}]
+    assert [each.body for each in stub.asked] == [{"dry_run": True}, {"dry_run": True, "after": REC, "limit": 10_000}]
     totals, *lines = map(json.loads, capsys.readouterr().out.splitlines())
     assert (totals["counts"], "recordings" in totals) == (DRY_RUN["counts"], False)
     assert lines == [*DRY_RUN["recordings"], other]

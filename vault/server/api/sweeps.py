@@ -48,7 +48,7 @@ class RunSweep(Body):
     dry_run: bool = False
     after: str | None = None
     """Of a dry run: the `after` of the answer before."""
-    limit: Annotated[int, Field(ge=1, le=1000)] = 100
+    limit: Annotated[int, Field(ge=1, le=10_000)] = 100
     """Of a dry run: how many recordings it tells."""
 
 
