@@ -6,6 +6,7 @@ import subprocess
 import tomllib
 import xml.etree.ElementTree as ET
 from pathlib import Path
+from typing import get_type_hints
 
 import pytest
 import typer
@@ -15,6 +16,7 @@ from tests.helpers.documents import PAGES as DOCUMENTS
 from tests.helpers.documents import blocks, looks_like_shell, typed
 from vault.access.permissions import PERMISSIONS, Act
 from vault.model import Role
+from vault.server.ingest.uploading import Receipt
 from vault.server.openapi import build
 from vault.server.operations import OPERATIONS
 
@@ -107,6 +109,15 @@ def test_the_api_page_shows_every_operation():
     documented = {(method, path) for path, methods in build(OPERATIONS)["paths"].items() for method in methods}
     assert documented <= shown
     assert not {path for _, path in shown if "rec_" not in path} - {path for _, path in documented}
+
+
+def test_every_printed_receipt_of_a_recording_has_the_members_of_one():
+    printed = [
+        text for page in DOCUMENTS for text in re.findall(r'\{"[^{}]*"sha256"[^{}]*"state": ?"\w+"\}', page.read_text())
+    ]
+    assert len(printed) > 3
+    members = [[name for name in json.loads(text) if name != "recording_id"] for text in printed]
+    assert members == [[name for name in get_type_hints(Receipt) if name != "recording_id"]] * len(printed)
 
 
 def test_the_image_copies_only_what_the_build_context_admits():
