@@ -186,7 +186,7 @@ class _Line:
         """Write a message into the recording at once; what has to wait, or failed, is left to the task."""
         assert self._feed is not None
         assert self._machine is not None
-        self._idle.heard()
+        self._idle.heard_at = self._loop.time()  # noted without a call, for this is done for every piece
         try:
             events = self._machine.receive(message)
             for number, event in enumerate(events):
