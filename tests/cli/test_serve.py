@@ -153,7 +153,7 @@ def test_a_second_signal_does_not_wait_for_open_calls(vault, server) -> None:
         port, "POST", "/v1/tokens", operator, '{"name": "pbx", "role": "recorder", "tenant": "a-college"}'
     )
     assert status == 201
-    token = issued.decode().split('"token": "')[1].split('"')[0]
+    token = json.loads(issued)["token"]
     # An upload that never ends: the first signal waits for it.
     upload = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
     upload.putrequest("PUT", "/v1/ingest/a-college/endless")

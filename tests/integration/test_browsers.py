@@ -17,7 +17,7 @@ from tests.clients import CLIENTS, node_modules
 from tests.helpers.app import PCMU, PURPOSE, TENANTS, App, app, sound
 from tests.helpers.soak import SOAK
 from vault.model import Role
-from vault.server.ingest import dialects
+from vault.server.operations import OPERATIONS
 from vault.server.origins import EXPOSED
 
 __all__ = ["app"]
@@ -162,7 +162,7 @@ async def test_nobody_learns_which_tenant_lists_an_origin(app: App) -> None:
 def test_a_page_reads_every_header_that_ingest_answers_with() -> None:
     described = {
         name
-        for operation in dialects.OPERATIONS
+        for operation in OPERATIONS
         if operation.path.startswith("/v1/ingest/")
         for answer in operation.answers.values()
         for name in answer.headers

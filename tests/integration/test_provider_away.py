@@ -58,5 +58,6 @@ async def test_every_node_places_holds_and_begins_calls_while_the_provider_is_aw
                     await app.upload("tomorrow", sound(500))
                 await other.keyring.refresh()
                 assert len({pin.tag for pin in other.keyring.pins(OURS)}) == len(nodes)
-                rows = await other.catalog.holds_on(RecordingId(recording))
-                assert sorted(rows, key=lambda row: row.matter) == placed
+                terms = await other.catalog.holds_on(RecordingId(recording))
+                assert {each.id for each in terms} == {hold.id for hold in placed}
+                assert [await other.catalog.hold(hold.id) for hold in placed] == placed
