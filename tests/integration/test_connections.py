@@ -1,10 +1,11 @@
 """Crowds: strangers without a token, connections beyond the bound, readers that do not read."""
 
 import asyncio
+import gc
 import io
 import socket
 import time
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,7 @@ from tests.helpers.uploads import Wire
 from vault.config import parse_config
 from vault.model import Role
 from vault.server.connections.connections import Bounds
+from vault.server.connections.http_protocol import HttpLine
 
 CALL = f"/v1/ingest/{TENANTS[0]}/call"
 
@@ -222,6 +224,29 @@ async def test_a_reader_that_is_slow_and_reads_is_not_cut_off():
             assert time.monotonic() - began > 2
             assert size == 3 << 20
             line.close()
+
+
+async def test_requests_behind_one_that_is_being_answered_wait_outside_of_the_server():
+    """The answer is not read. What comes behind it is bounded, in many heads and in one that does not end."""
+    begin, field = b"GET /healthz HTTP/1.1\r\nHost: v\r\n", f"X: {'1' * 60_000}\r\n".encode()
+    with memory_directory() as base:
+        async with running(base, segments=SLOW) as app:
+            recording = await app.upload("call", io.BytesIO(sound(6 << 20)))
+            for first, each in ((b"", begin + field * 3 + b"\r\n"), (begin, field)):
+                line = await reader_of(app, recording)
+                await until(lambda: app.vault.playback.slots.uses)
+                line.write(first)
+                with suppress(TimeoutError, ConnectionError):
+                    async with asyncio.timeout(1):
+                        for _ in range(60):
+                            line.write(each)
+                            await line._writer.drain()
+                waiting = [len(it._messages) for it in gc.get_objects() if isinstance(it, HttpLine)]
+                assert max(waiting, default=0) <= 4
+                if first:
+                    await until(lambda: not app.vault.playback.slots.uses)  # the server closed it
+                line.close()
+                await until(lambda: not app.vault.playback.slots.uses)
 
 
 async def test_a_token_has_its_share_of_playbacks_and_the_others_theirs():

@@ -23,12 +23,15 @@ USED = {
     HTTP: {
         "_buffer_paused",
         "_exception",
+        "_max_msg_queue_size",
+        "_messages",
+        "_msg_queue_resume_size",
         "_pause_transport_reading",
         "_reading_paused",
         "_request_count",
         "_request_in_progress",
         "_resume_transport_reading",
-        "_waiter",
+        "_upgraded",
     },
     SOCKET: {"_buffer", "_compress", "_parser", "_post_start", "_reader", "_websocket", "_writer", "_ws_protocol"},
 }

@@ -28,6 +28,9 @@ _LINE_BYTES: Final = 1 << 16
 """How long a line of a request's head may be: so a fact that is too long is refused, and the audio is not."""
 _HEAD_BYTES: Final = 1 << 18
 """The connection is closed after this much of a head that does not end."""
+_MOST_WAITING: Final = 2
+"""How many requests of a connection may wait for the one before them until nothing more is read."""
+_METHOD: Final = re.compile(rb"[A-Z]+(?: |$)")
 _NO_ASCII: Final = re.compile(rb"[\x80-\xff]")
 _TOO_LARGE: Final = 431
 _REFUSED: Final = (
@@ -39,7 +42,17 @@ _REFUSED: Final = (
 class HttpLine(RequestHandler):
     """One connection that speaks HTTP."""
 
-    __slots__ = ("_first_line", "_head_bytes", "_head_of", "connection", "held", "intake", "refusals", "unused")
+    __slots__ = (
+        "_first_line",
+        "_head_bytes",
+        "_head_of",
+        "_newest_body",
+        "connection",
+        "held",
+        "intake",
+        "refusals",
+        "unused",
+    )
 
     def __init__(self, connection: Connection, server: web.Server, refusals: Refusals, **settings: Any) -> None:
         super().__init__(
@@ -49,6 +62,9 @@ class HttpLine(RequestHandler):
             max_field_size=_LINE_BYTES,
             **settings,
         )
+        self._max_msg_queue_size, self._msg_queue_resume_size = _MOST_WAITING, _MOST_WAITING - 1
+        self._newest_body: StreamReader | None = None
+        """The body of the request whose head came last."""
         self._head_of = -1
         """The number of requests before the one whose head began last."""
         self._head_bytes = 0
@@ -92,17 +108,20 @@ class HttpLine(RequestHandler):
         """Parse what has arrived."""
         if self.intake is not None and len(data) > _COUNTED_BYTES:
             self.intake.read(self, len(data))
-        if self._waiter is not None and not self._waiter.done():
+        if data and not self._upgraded and (self._newest_body is None or self._newest_body.is_eof()):
             data = self._heading(data)
         super().data_received(data)
+        if self._messages:
+            self._newest_body = self._messages[-1][1]
 
     def _heading(self, data: bytes) -> bytes:
-        """Return a piece of a head with the non-ASCII bytes of its address escaped.
+        """Return a piece of a head with the non-ASCII bytes of its address escaped, also of one that has to wait.
 
         RFC 3986 does not allow such bytes and the parser refuses them, but curl sends an address as it was typed.
         """
         if self._head_of != self._request_count:
-            self._head_of, self._head_bytes, self._first_line = self._request_count, 0, True
+            self._head_of, self._head_bytes = self._request_count, 0
+            self._first_line = _METHOD.match(data) is not None  # else it began behind another request
         if self._head_bytes > _HEAD_BYTES:
             self._refuse_head()
         self._head_bytes += len(data)
@@ -113,12 +132,16 @@ class HttpLine(RequestHandler):
         return data if line.isascii() else _NO_ASCII.sub(lambda byte: b"%%%02X" % byte[0][0], line) + end + rest
 
     def _refuse_head(self) -> None:
+        """Answer and close; where the answer would come into the middle of another, only close."""
         identifier = secrets.token_hex(8)
         self.refusals.note(
             status=_TOO_LARGE, problem=f"http_{_TOO_LARGE}", dialect="unknown", facts={"request_id": identifier}
         )
         if self.transport is not None:
-            self.transport.write((_REFUSED % identifier).encode())
+            if self._request_in_progress or self._messages:
+                self.transport.abort()
+            else:
+                self.transport.write((_REFUSED % identifier).encode())
         self.force_close()
 
     def hold(self) -> None:
