@@ -185,8 +185,8 @@ async def _serve(
     import asyncio  # noqa: PLC0415 - a command imports what it needs when it runs
 
     from vault.server.app import serve  # noqa: PLC0415 - loads storage drivers; most commands need none
-    from vault.server.connections.process import raise_descriptor_limit, tune  # noqa: PLC0415 - likewise
-    from vault.server.connections.reload import Reread  # noqa: PLC0415 - likewise
+    from vault.server.connections.tls import Reread  # noqa: PLC0415 - likewise
+    from vault.server.connections.workers import raise_descriptor_limit, tune  # noqa: PLC0415 - likewise
     from vault.wiring import open_vault  # noqa: PLC0415 - likewise
 
     tune()

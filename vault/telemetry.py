@@ -24,7 +24,7 @@ from vault.instants import rfc3339
 from vault.media.heads import DIFFERENCES
 from vault.model import CertificateStatus, Container, Content
 from vault.protocol.facts.stated import KINDS, Unusable
-from vault.protocol.live.bad_frames import Broken
+from vault.protocol.live.events import Broken
 from vault.protocol.live.recognise import IN_FRAMES
 from vault.retention.policy import StartEffect
 

@@ -16,7 +16,7 @@ from tests.helpers.authorities import write_certificate
 from tests.helpers.commands import COMMAND, CONFIG, environment, port_of, until
 from tests.helpers.soak import SOAK
 from vault.config import load_config, parse_config
-from vault.server.connections.reload import _changed
+from vault.server.connections.tls import _changed
 from vault.wiring import init_vault
 
 TLS = CONFIG.replace("port = 0", 'host = "localhost"\nport = 0\ntls_cert = "cert.pem"\ntls_key = "key.pem"')

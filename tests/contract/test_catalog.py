@@ -86,8 +86,7 @@ from vault.ports.audit import AuditQuery
 from vault.ports.erasures import ErasureBasis, ErasureOutcome, ErasureState
 from vault.ports.holds import MOST_HOLDS
 from vault.ports.policies import PolicyState
-from vault.ports.recordings import RecordingQuery
-from vault.ports.reindexing import Reindexed
+from vault.ports.recordings import RecordingQuery, Reindexed
 from vault.storage.catalog import open_catalog, schema, sqlite, tables
 from vault.storage.catalog import rows as rows_of
 from vault.storage.catalog.tables import recordings, settings

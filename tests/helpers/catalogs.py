@@ -41,16 +41,13 @@ from vault.model import (
 from vault.ports.alerts import Alert
 from vault.ports.audit import AuditQuery
 from vault.ports.catalog import Catalog
-from vault.ports.certificates import CertificateBatch
+from vault.ports.cluster import Node
 from vault.ports.erasures import Erasure, ErasureBasis, ErasureId, ErasureOutcome, ErasureState
-from vault.ports.nodes import Node
-from vault.ports.overrides import SweepOverride
 from vault.ports.policies import PolicyPreview, PolicyRequest, PolicyState
-from vault.ports.recordings import RecordingQuery
-from vault.ports.reindexing import Reindexed
+from vault.ports.recordings import RecordingQuery, Reindexed
 from vault.ports.repeats import Keyed
 from vault.ports.revision import Revision, T
-from vault.ports.shreds import Shred
+from vault.ports.shreds import CertificateBatch, Shred, SweepOverride
 
 NOW = datetime(2026, 3, 1, 9, 30, 0, 123456, tzinfo=UTC)
 ACME = TenantId("acme")

@@ -9,8 +9,7 @@ from datetime import datetime
 from typing import Final
 
 from vault.errors import Destroyed
-from vault.keystore.root.common import finding
-from vault.keystore.root.wrapping import check_key, check_tag, foreign, unwrap_bytes, wrap_bytes
+from vault.keystore.root.common import check_key, check_tag, finding, foreign, unwrap_bytes, wrap_bytes
 from vault.model import Assurance, Finding
 from vault.ports.keys import DestroyReceipt, VersionInfo
 from vault.ports.time import Clock, Entropy

@@ -13,7 +13,7 @@ from tests.helpers.audiohook_client import SESSION, TONE, Client, headers
 from tests.helpers.hook_recorders import UUID_FRAME, audio, frame
 from tests.helpers.streams import listener, listening
 from vault.model import Role
-from vault.protocol.live.bad_frames import MOST
+from vault.protocol.live.events import MOST
 
 __all__ = ["app"]
 

@@ -19,7 +19,7 @@ from vault.media import g711
 from vault.media.tracks import interleaved
 from vault.media.wav import wav_header
 from vault.model import Codec
-from vault.protocol.live.bad_frames import MOST
+from vault.protocol.live.events import MOST
 
 PIECE = 160
 CODES = bytes(code for code in range(256) if code not in (0x7F, 0xFF))  # every sample but silence

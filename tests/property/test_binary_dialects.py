@@ -11,8 +11,7 @@ from tests.helpers.damaged import MUTATIONS, mutated
 from tests.helpers.soak import examples
 from tests.helpers.websocket_recorders import RECORDERS, text
 from vault.errors import VaultError
-from vault.protocol.live.bad_frames import LeftOut
-from vault.protocol.live.events import Audio, Dtmf, Ended, Handshake, Started
+from vault.protocol.live.events import Audio, Dtmf, Ended, Handshake, LeftOut, Started
 from vault.protocol.live.recognise import recognise
 
 EVERY = pytest.mark.parametrize("recorder", RECORDERS.values(), ids=RECORDERS)

@@ -7,8 +7,7 @@ from vault.errors import Invalid
 from vault.model import Codec, Container, Media
 from vault.protocol.facts.parties import read_parties
 from vault.protocol.live.audiohook import AudioHook
-from vault.protocol.live.bad_frames import MOST, Broken, LeftOut
-from vault.protocol.live.events import Audio, Dtmf, Ended, Gap, Paused, Resumed, Say, Started
+from vault.protocol.live.events import MOST, Audio, Broken, Dtmf, Ended, Gap, LeftOut, Paused, Resumed, Say, Started
 
 
 def machine():

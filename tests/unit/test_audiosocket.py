@@ -4,8 +4,7 @@ from tests.helpers.hook_recorders import CALL, UUID_FRAME, audio, frame
 from vault.errors import Invalid
 from vault.model import Codec, Container, Media
 from vault.protocol.live.audiosocket import ORDERLY, AudioSocket
-from vault.protocol.live.bad_frames import MOST, Broken, LeftOut
-from vault.protocol.live.events import Audio, Dtmf, Ended, Started
+from vault.protocol.live.events import MOST, Audio, Broken, Dtmf, Ended, LeftOut, Started
 
 
 def started(first=b"\1\2"):

@@ -60,9 +60,8 @@ from vault.model import (
     ShredReceipt,
     StoredCertificate,
 )
-from vault.ports.certificates import CertificateBatch
 from vault.ports.objects import Deletion, ObjectMeta
-from vault.ports.shreds import Shred
+from vault.ports.shreds import CertificateBatch, Shred
 from vault.services.certificates import content as attest
 from vault.services.certificates.batches import Certificates, Draft
 from vault.services.certificates.content import Identity

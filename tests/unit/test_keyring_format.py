@@ -15,7 +15,8 @@ from vault.format import keyring as fmt
 from vault.format.codec import pack, unpack
 from vault.ids import TenantId
 from vault.keystore import sealing
-from vault.keystore.root import antiforensic, wrapping
+from vault.keystore.root import antiforensic
+from vault.keystore.root import common as wrapping
 from vault.model import Cohort, Part, Pin
 
 ID = bytes(range(16))

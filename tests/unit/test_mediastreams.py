@@ -12,8 +12,7 @@ from tests.transcripts import transcript
 from vault.errors import Invalid, UnsupportedMedia
 from vault.model import Codec, Container, Media
 from vault.protocol.facts.parties import read_parties
-from vault.protocol.live.bad_frames import MOST, Broken, LeftOut
-from vault.protocol.live.events import Audio, Dtmf, Ended, Gap, Handshake, Started
+from vault.protocol.live.events import MOST, Audio, Broken, Dtmf, Ended, Gap, Handshake, LeftOut, Started
 from vault.protocol.live.media_streams import recognise_media_stream
 from vault.protocol.live.recognise import recognise
 

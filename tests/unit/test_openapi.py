@@ -23,9 +23,9 @@ from vault.model import (
     Token,
 )
 from vault.ports.erasures import Erasure, ErasureBasis, ErasureId, ErasureOutcome, ErasureState
-from vault.ports.overrides import SweepOverride
 from vault.ports.policies import PolicyPreview, PolicyRequest, PolicyState
 from vault.ports.recordings import Kept
+from vault.ports.shreds import SweepOverride
 from vault.server.api.names import with_names
 from vault.server.openapi import build
 from vault.server.operations import OPERATIONS, openapi

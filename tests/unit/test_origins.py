@@ -7,10 +7,10 @@ from ipaddress import ip_network
 import pytest
 
 from vault.errors import Invalid
-from vault.protocol.facts.strict_json import NotJson, Repeated, load_unique
+from vault.protocol.facts.json_text import NotJson, Repeated, load_unique
 from vault.protocol.origins import checked_origins
 from vault.protocol.webhook import is_forbidden_address
-from vault.services.tenants.webhook_addresses import Webhooks, resolve
+from vault.services.tenants.tenants import Webhooks, resolve
 
 PUBLIC = ("93.184.215.14", "2606:2800:21f::1", "::ffff:93.184.215.14")
 WITHIN = (

@@ -13,7 +13,8 @@ from vault.format.codec import pack, unpack
 from vault.ids import TenantId
 from vault.keystore import sealing
 from vault.keystore.files import Files
-from vault.keystore.root import antiforensic, file, wrapping
+from vault.keystore.root import antiforensic, file
+from vault.keystore.root import common as wrapping
 from vault.model import Cohort, Part, Pin
 
 NAME = "keyring"

@@ -22,7 +22,7 @@ from vault.keystore import recovery
 from vault.keystore import state as states
 from vault.keystore.engine import Engine
 from vault.keystore.replicas import Rank, Replicas
-from vault.keystore.root.metered import MeteredRootKeys
+from vault.keystore.root.common import MeteredRootKeys
 from vault.keystore.state import State
 from vault.model import Cohort, Coordinate, DataKey, Finding, Part, Pin, ShredPlan, ShredReceipt
 from vault.ports.keys import KeyringStatus, KeyringStore, RootKeyProvider

@@ -12,26 +12,24 @@ from typing import Protocol
 
 from vault.ports.alerts import AlertRows, FlagRows
 from vault.ports.audit import AuditLookup, AuditTrail
-from vault.ports.certificates import CertificateLookup, CertificateTexts, CertifyingRows
-from vault.ports.due import DueRows
+from vault.ports.cluster import NodeRows
 from vault.ports.erasures import ErasureRows
 from vault.ports.holds import HoldRows
-from vault.ports.ids import IdLookup
-from vault.ports.leaves import LeafRows
-from vault.ports.nodes import NodeRows
-from vault.ports.notes import NoteRows
-from vault.ports.open_recordings import OpenRecordingRows
-from vault.ports.overrides import OverrideRows
 from vault.ports.policies import PolicyRows
-from vault.ports.recordings import RecordingCounts, RecordingLookup, RecordingSearch
-from vault.ports.reindexing import IndexRows
+from vault.ports.recordings import (
+    DueRows,
+    IndexRows,
+    LeafRows,
+    NoteRows,
+    OpenRecordingRows,
+    RecordingCounts,
+    RecordingLookup,
+    RecordingSearch,
+)
 from vault.ports.repeats import KeyedRows
-from vault.ports.rescue import BackupRows, BlankCatalog, RescueRows
-from vault.ports.schema import Schema
-from vault.ports.settings import SettingRows
-from vault.ports.shreds import ShredRows
-from vault.ports.tenants import TenantRows
-from vault.ports.tokens import TokenRows
+from vault.ports.rescue import BackupRows, BlankCatalog, RescueRows, Schema
+from vault.ports.shreds import CertificateLookup, CertificateTexts, CertifyingRows, OverrideRows, ShredRows
+from vault.ports.tenants import IdLookup, SettingRows, TenantRows, TokenRows
 
 
 class Catalog(

@@ -1,14 +1,16 @@
-"""Reads of recordings: by id, by search, and counts."""
+"""The catalog rows of recordings: reads, a row's life, candidates of a sweep, leaves, notes and index tokens."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from types import MappingProxyType
 from typing import Protocol
 
-from vault.ids import RecordingId, TenantId
-from vault.model import Misdeclared, Recording, RecordingState, SegmentRef
+from vault.certificates.attested import Subject
+from vault.ids import NodeId, RecordingId, TenantId
+from vault.model import AuditEvent, Cohort, Examined, Misdeclared, Part, Recording, RecordingState, SegmentRef
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -117,3 +119,162 @@ class RecordingCounts(Protocol):
 
     async def misdeclared(self, *, since: datetime) -> Sequence[Misdeclared]:
         """Count recordings since `since` whose content is not what was declared, by recorder and by both formats."""
+
+
+class OpenRecordingRows(Protocol):
+    """Creates, extends and finishes recordings."""
+
+    async def create_recording(
+        self,
+        recording: Recording,
+        *,
+        elsewhere: Sequence[str] = (),
+        begun_before: bool = False,
+        notes: Mapping[int, bytes] = MappingProxyType({}),
+        audit: Sequence[AuditEvent] = (),
+    ) -> None:
+        """Insert a new row, and its notes as `put_notes` does.
+
+        `elsewhere` are the tokens of the same call key in the tenant's other metadata cohorts.
+
+        - Conflict if the tenant already has its call token or one of `elsewhere`.
+        - TooLate if the period of `recording.audio` is at or below the sweep floor: a sweep is about to shred that
+          cohort.
+        - GenerationPassed if a coordinate's generation is closed, unless the recording was `begun_before` in a journal.
+        """
+
+    async def open_recordings(self, *, node: NodeId | None = None) -> Sequence[Recording]:
+        """Return all open rows, or those whose journal is `node`'s."""
+
+    async def add_segments(
+        self, segments: Sequence[SegmentRef], *, stored_bytes: int | None = None, examined: Examined | None = None
+    ) -> None:
+        """Add verified objects to their recording and, if given, set its stored byte count and its media.
+
+        It may be repeated.
+        """
+
+    async def finish_recording(
+        self,
+        recording: RecordingId,
+        *,
+        state: RecordingState,
+        reason: str | None,
+        ended_at: datetime,
+        stored_bytes: int,
+        objects: Sequence[SegmentRef],
+        examined: Examined | None = None,
+        lasted: timedelta | None = None,
+        audit: Sequence[AuditEvent] = (),
+    ) -> None:
+        """Set an open row to `sealed` or `truncated`, and add `objects`: the manifest and segments not yet added.
+
+        `examined` is the media that the first bytes show, if their segment is among them. The notes are removed in the
+        same transaction, because the manifest has them. With the reason `EMPTY` the call key becomes free again: the
+        row's call token becomes its id. It may be repeated: a row that is not open is not changed, and the audit events
+        are not written again.
+        """
+
+
+class DueRows(Protocol):
+    """The candidates of a sweep. Each list has an order of its own; `after` is the last id of the previous page."""
+
+    async def due_recordings(
+        self,
+        *,
+        through: int,
+        after: RecordingId | None,
+        limit: int,
+        part: Part = Part.AUDIO,
+        tenant: TenantId | None = None,
+    ) -> Sequence[Recording]:
+        """Return finished rows whose part's period is <= `through` and has no certificate yet.
+
+        The rows are of one tenant or of all. Metadata can only be selected for one tenant, because each tenant has its
+        own retention of it; rows whose metadata was removed without a certificate are left out.
+        """
+
+    async def count_due(self, *, through: int, part: Part = Part.AUDIO, tenant: TenantId | None = None) -> int:
+        """Count the rows that `due_recordings` returns in all pages."""
+
+    async def doubtful_recordings(
+        self, *, through: int, now: datetime, after: RecordingId | None, limit: int
+    ) -> Sequence[Recording]:
+        """Return the rows of `due_recordings` for audio that may have to be kept.
+
+        They have a retain-until after `now`, or a hold in force. Both are rare; a sweep does not examine the other rows
+        one by one.
+        """
+
+    async def changed_recordings(
+        self, tenant: TenantId, *, through: datetime, started_to: datetime, after: RecordingId | None, limit: int
+    ) -> Sequence[Recording]:
+        """Return the tenant's finished rows captured up to `through`, of calls begun up to `started_to`.
+
+        They are the rows that a tenant's change of retention covers. `due_recordings` of all tenants, `count_due`,
+        `doubtful_recordings` and `due_subjects` leave them out.
+        """
+
+    async def count_live(self, tenant: TenantId, *, through: datetime) -> int:
+        """Count the tenant's rows captured up to `through` whose audio or metadata has no certificate yet."""
+
+    async def due_subjects(self, *, through: int, after: RecordingId | None, limit: int) -> Sequence[Subject]:
+        """Return what certificates state about each row of `due_recordings`, with objects in index order."""
+
+
+class LeafRows(Protocol):
+    """Reserves leaves of cohorts, each once."""
+
+    async def reserve_leaves(self, cohort: Cohort, count: int) -> int:
+        """Reserve `count` consecutive leaves that no other call gets, and return the first.
+
+        GenerationPassed if the cohort's generation is closed.
+        """
+
+    async def close_generations(
+        self, below: int, *, since: int, audit: Sequence[AuditEvent] = ()
+    ) -> Mapping[Cohort, int]:
+        """Close the generations below `below` for good: no leaf of them is reserved, and no recording begins in them.
+
+        Returns how many leaves of each cohort of the generations `since` to `below - 1` were reserved.
+        """
+
+
+class NoteRows(Protocol):
+    """Notes and changed facts of open recordings."""
+
+    async def put_notes(
+        self, recording: RecordingId, notes: Mapping[int, bytes], *, audit: Sequence[AuditEvent] = ()
+    ) -> None:
+        """Insert or replace notes by number; NotFound if there is no row, Conflict if it is not open."""
+
+    async def notes(self, recording: RecordingId) -> Mapping[int, bytes]:
+        """Return an open recording's sealed notes by number, in order; none for a recording that is not open."""
+
+    async def revise_facts(
+        self,
+        recording: RecordingId,
+        *,
+        sealed_facts: bytes,
+        caller_token: str | None,
+        called_token: str | None,
+        audit: Sequence[AuditEvent] = (),
+    ) -> None:
+        """Replace an open row's sealed facts and number tokens; NotFound without a row, Conflict if it is not open."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reindexed:
+    """New tokens for a row, which apply only if its sealed facts are still `sealed_facts`."""
+
+    recording: RecordingId
+    sealed_facts: bytes
+    caller_token: str | None
+    called_token: str | None
+
+
+class IndexRows(Protocol):
+    """Replaces tokens of numbers."""
+
+    async def reindex(self, rows: Sequence[Reindexed], *, audit: Sequence[AuditEvent] = ()) -> int:
+        """Replace tokens in one transaction and return in how many rows; rows with other facts are not changed."""

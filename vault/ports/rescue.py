@@ -1,4 +1,4 @@
-"""What backup, restore and reconciliation need from a catalog."""
+"""The catalog's schema, and what backup, restore and reconciliation need from a catalog."""
 
 from __future__ import annotations
 
@@ -9,6 +9,23 @@ from typing import Protocol
 from vault.format.backup import BackedRecording, TableRows
 from vault.ids import RecordingId
 from vault.model import AuditEvent, Recording, RecordingState, SegmentRef
+
+
+class SchemaCheck(Protocol):
+    """Checks the version of the catalog's schema."""
+
+    async def check_schema(self) -> None:
+        """Raise ConfigError if the schema is absent, or older or newer than this program's."""
+
+
+class Schema(SchemaCheck, Protocol):
+    """Creates and migrates the schema, and closes connections."""
+
+    async def migrate(self) -> None:
+        """Migrate an empty or older schema to the current one. Opening a catalog does not do this by itself."""
+
+    async def close(self) -> None:
+        """Close connections; closing again is allowed."""
 
 
 class CatalogSnapshot(Protocol):

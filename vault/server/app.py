@@ -18,8 +18,7 @@ from vault.protocol.live.http_signatures import Nonces
 from vault.server.connections.backpressure import BODIES, CALLS, Intake, watch
 from vault.server.connections.connections import Connection, bind, connections_of
 from vault.server.connections.http_protocol import SERVER_NAME, HttpLine
-from vault.server.connections.reload import Reread
-from vault.server.connections.tls import Certified, load_chain, server_context
+from vault.server.connections.tls import Certified, Reread, load_chain, server_context
 from vault.server.connections.workers import Worker
 from vault.server.context import CONFIG, INGEST, VAULT, WORKER, end_work
 from vault.server.idempotency import once

@@ -20,7 +20,7 @@ from vault.config import Config
 from vault.errors import Invalid, NotFound, Unauthenticated, UnsupportedMedia, UploadStalled, VaultError
 from vault.ids import RecordingId, TenantId, TokenId, call_key_of, id_bytes, parse_tenant
 from vault.model import Principal, Role
-from vault.protocol.facts.strict_json import NotJson, Repeated, load_unique
+from vault.protocol.facts.json_text import NotJson, Repeated, load_unique
 from vault.server.connections.http_protocol import identify
 from vault.server.connections.workers import Worker
 from vault.server.schemas import Page

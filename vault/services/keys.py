@@ -17,9 +17,8 @@ from vault.ids import new_id
 from vault.model import Coordinate, Finding, Principal, RecordingState, ShredPlan, ShredReceipt
 from vault.ports.audit import AuditTrail
 from vault.ports.keys import Keyring, KeyringStatus
-from vault.ports.leaves import LeafRows
-from vault.ports.recordings import RecordingCounts
-from vault.ports.settings import SettingRows
+from vault.ports.recordings import LeafRows, RecordingCounts
+from vault.ports.tenants import SettingRows
 from vault.services.audit import event
 from vault.services.surroundings import Surroundings
 

@@ -51,8 +51,7 @@ from vault.services.recordings.search import BlindIndex, Search
 from vault.services.repeats import Repeats
 from vault.services.surroundings import Surroundings
 from vault.services.tenants.reindexing import Reindexing
-from vault.services.tenants.tenants import Tenants
-from vault.services.tenants.webhook_addresses import Webhooks
+from vault.services.tenants.tenants import Tenants, Webhooks
 from vault.services.uploads.parts import Parts
 from vault.services.uploads.resumable import Uploads
 from vault.services.uploads.spooling import SPOOL, Windows

@@ -23,7 +23,7 @@ from vault.places import unusable
 from vault.ports.catalog import Catalog
 from vault.ports.time import Clock
 from vault.services.health.status import EXPIRES_SOON
-from vault.services.tenants.webhook_addresses import Webhooks
+from vault.services.tenants.tenants import Webhooks
 from vault.storage.journal.journal import in_use
 from vault.storage.postgres import clocks
 from vault.wiring.adapters import (

@@ -15,7 +15,7 @@ from vault.config import Config
 from vault.errors import Conflict, NotFound, Unavailable
 from vault.ids import NodeId
 from vault.instants import rfc3339
-from vault.ports.nodes import Node
+from vault.ports.cluster import Node
 from vault.ports.time import Clock
 from vault.services.vault import Vault
 from vault.storage.catalog.catalog import SqlCatalog, open_catalog

@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 from typing import Final
 
-from vault.keystore.root.wrapping import xor
+from vault.keystore.root.common import xor
 from vault.ports.time import Entropy
 
 STRIPE_BYTES: Final = 64

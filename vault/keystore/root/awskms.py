@@ -25,8 +25,17 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import load_der_public_key
 
 from vault.errors import ConfigError, Destroyed, Unavailable, VaultError, reason
-from vault.keystore.root.common import Names, check_unused, finding, prove
-from vault.keystore.root.wrapping import KEY_BYTES, binding, check_key, check_tag, tampered
+from vault.keystore.root.common import (
+    KEY_BYTES,
+    Names,
+    binding,
+    check_key,
+    check_tag,
+    check_unused,
+    finding,
+    prove,
+    tampered,
+)
 from vault.model import Assurance, Finding
 from vault.ports.keys import DestroyReceipt, VersionInfo
 from vault.ports.time import Clock, Entropy

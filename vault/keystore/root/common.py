@@ -1,4 +1,4 @@
-"""Names of root versions in a key service that lists names: one marker for each store, and the store's versions.
+"""What root-key providers share: names of versions, secrets, wrapping with key bytes, and timing.
 
 The marker gives an absence its meaning. A service that lists the marker but not the version states that the version is
 gone. One that lists neither may be the wrong mount, namespace or token, and states nothing.
@@ -7,16 +7,21 @@ gone. One that lists neither may be the wrong mount, namespace or token, and sta
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, Protocol
 
-from vault.errors import ConfigError, Unavailable, VaultError
-from vault.keystore.root.wrapping import KEY_BYTES, foreign
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+
+from vault.errors import ConfigError, Invalid, Tampered, Unavailable, VaultError
+from vault.format.codec import pack
 from vault.model import Finding
-from vault.ports.keys import RootKeyProvider, VersionInfo
-from vault.ports.time import Entropy
+from vault.ports.keys import DestroyReceipt, RootKeyProvider, VersionInfo
+from vault.ports.time import Clock, Entropy
+from vault.telemetry import Metrics
 
 _PROBE: Final = b"callvault/probe"
 
@@ -147,3 +152,111 @@ class Secret:
                 f"the credential in {self.file} cannot be read; no root version was used",
                 hint="make the file readable for the vault's user, and for nobody else",
             ) from error
+
+
+KEY_BYTES: Final = 32
+TAG_MAX_BYTES: Final = 72
+"""The 64 bytes that the port promises, and 8 that a composite adds to tell its pairs apart."""
+_NONCE_BYTES: Final = 12
+_LABEL: Final = "callvault/v1/root-wrap"
+
+
+def check_tag(tag: bytes) -> None:
+    """Raise Invalid unless the tag fits every provider."""
+    if len(tag) > TAG_MAX_BYTES:
+        raise Invalid(f"a root version's tag is at most {TAG_MAX_BYTES} bytes")
+
+
+def check_key(key: bytes) -> None:
+    """Raise Invalid unless there are 32 bytes to wrap."""
+    if len(key) != KEY_BYTES:
+        raise Invalid(f"a root version wraps exactly {KEY_BYTES} bytes")
+
+
+def foreign(version: str) -> Unavailable:
+    """Return the error for a version of another store: its absence here says nothing about that store."""
+    return Unavailable(f"root version {version[:80]} is not one of this store's; nothing is known to be lost")
+
+
+def binding(version: str, aad: bytes) -> bytes:
+    """Return the associated data that ties a blob to its root version and to `aad`."""
+    return pack([_LABEL, version, aad])
+
+
+def tampered(version: str) -> Tampered:
+    """Return the error for a blob that a live version refuses to open."""
+    return Tampered(f"a blob does not open under root version {version}: its bytes or its place changed")
+
+
+def wrap_bytes(root: bytes, version: str, key: bytes, aad: bytes, entropy: Entropy) -> bytes:
+    """Return `nonce ‖ AES-256-GCM`, bound to the version and `aad`."""
+    nonce = entropy(_NONCE_BYTES)
+    return nonce + AESGCM(root).encrypt(nonce, key, binding(version, aad))
+
+
+def unwrap_bytes(root: bytes, version: str, blob: bytes, aad: bytes) -> bytes:
+    """Return what `wrap_bytes` wrapped; Tampered."""
+    try:
+        return AESGCM(root).decrypt(blob[:_NONCE_BYTES], blob[_NONCE_BYTES:], binding(version, aad))
+    except (InvalidTag, ValueError) as error:
+        raise tampered(version) from error
+
+
+def xor(left: bytes, right: bytes) -> bytes:
+    """Return the XOR of two byte strings of equal length."""
+    return (int.from_bytes(left, "big") ^ int.from_bytes(right, "big")).to_bytes(len(left), "big")
+
+
+class MeteredRootKeys:
+    """Answers as `inner` does, and observes `root_provider_seconds{op, outcome}`."""
+
+    def __init__(self, inner: RootKeyProvider, *, metrics: Metrics, clock: Clock) -> None:
+        self.name = inner.name
+        self.assurance = inner.assurance
+        self._inner = inner
+        self._metrics = metrics
+        self._clock = clock
+
+    async def new_version(self, tag: bytes) -> str:
+        """Create a version."""
+        with self._timed("new_version"):
+            return await self._inner.new_version(tag)
+
+    async def wrap(self, version: str, key: bytes, aad: bytes) -> bytes:
+        """Encrypt 32 bytes."""
+        with self._timed("wrap"):
+            return await self._inner.wrap(version, key, aad)
+
+    async def unwrap(self, version: str, blob: bytes, aad: bytes) -> bytes:
+        """Decrypt."""
+        with self._timed("unwrap"):
+            return await self._inner.unwrap(version, blob, aad)
+
+    async def destroy(self, version: str) -> DestroyReceipt:
+        """Destroy a version."""
+        with self._timed("destroy"):
+            return await self._inner.destroy(version)
+
+    async def versions(self) -> Mapping[str, VersionInfo]:
+        """List the live versions."""
+        with self._timed("versions"):
+            return await self._inner.versions()
+
+    async def self_check(self) -> Sequence[Finding]:
+        """Return the provider's findings."""
+        with self._timed("self_check"):
+            return await self._inner.self_check()
+
+    @contextmanager
+    def _timed(self, op: str) -> Iterator[None]:
+        started = self._clock.monotonic()
+        outcome = "error"
+        try:
+            yield
+            outcome = "ok"
+        except VaultError as error:
+            outcome = error.code
+            error.facts.setdefault("cause", "root provider")
+            raise
+        finally:
+            self._metrics.root_provider.labels(op, outcome).observe(self._clock.monotonic() - started)

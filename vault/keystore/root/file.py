@@ -22,9 +22,8 @@ from vault.errors import ConfigError, Destroyed, FormatError, Unavailable
 from vault.format.codec import fields, pack, unpack
 from vault.keystore.files import Files
 from vault.keystore.root import antiforensic
-from vault.keystore.root.common import finding
+from vault.keystore.root.common import check_key, check_tag, finding, foreign, unwrap_bytes, wrap_bytes
 from vault.keystore.root.mounts import filesystem_findings
-from vault.keystore.root.wrapping import check_key, check_tag, foreign, unwrap_bytes, wrap_bytes
 from vault.model import Assurance, Finding
 from vault.ports.keys import DestroyReceipt, VersionInfo
 from vault.ports.time import Clock, Entropy

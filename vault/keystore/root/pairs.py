@@ -12,8 +12,7 @@ from typing import Final, TypeVar
 
 from vault.errors import Destroyed, FormatError, Invalid, Unavailable, VaultError
 from vault.format.codec import fields, pack, unpack
-from vault.keystore.root.common import RootKeys, finding
-from vault.keystore.root.wrapping import TAG_MAX_BYTES, check_key, foreign, tampered, xor
+from vault.keystore.root.common import TAG_MAX_BYTES, RootKeys, check_key, finding, foreign, tampered, xor
 from vault.model import Assurance, Finding
 from vault.ports.keys import DestroyReceipt, VersionInfo
 from vault.ports.time import Entropy

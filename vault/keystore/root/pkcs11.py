@@ -29,8 +29,20 @@ from pkcs11.exceptions import (
 )
 
 from vault.errors import ConfigError, Destroyed, Unavailable, VaultError, reason
-from vault.keystore.root.common import Names, Secret, check_unused, finding, prove
-from vault.keystore.root.wrapping import KEY_BYTES, binding, check_key, check_tag, tampered, unwrap_bytes, wrap_bytes
+from vault.keystore.root.common import (
+    KEY_BYTES,
+    Names,
+    Secret,
+    binding,
+    check_key,
+    check_tag,
+    check_unused,
+    finding,
+    prove,
+    tampered,
+    unwrap_bytes,
+    wrap_bytes,
+)
 from vault.model import Assurance, Finding
 from vault.ports.keys import DestroyReceipt, VersionInfo
 from vault.ports.time import Clock, Entropy

@@ -22,8 +22,17 @@ from urllib.parse import urlsplit
 import aiohttp
 
 from vault.errors import ConfigError, Destroyed, Unavailable, VaultError, reason
-from vault.keystore.root.common import Names, Secret, check_unused, finding, prove
-from vault.keystore.root.wrapping import binding, check_key, check_tag, tampered
+from vault.keystore.root.common import (
+    Names,
+    Secret,
+    binding,
+    check_key,
+    check_tag,
+    check_unused,
+    finding,
+    prove,
+    tampered,
+)
 from vault.model import Assurance, Finding
 from vault.ports.keys import DestroyReceipt, VersionInfo
 from vault.ports.time import Clock, Entropy

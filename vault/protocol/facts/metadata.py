@@ -13,9 +13,8 @@ from typing import Any, Final
 from vault.errors import Invalid
 from vault.ids import call_key_of
 from vault.model import CallFacts
-from vault.protocol.facts.lenient_json import Members, load_members
+from vault.protocol.facts.json_text import Members, NotJson, load_members
 from vault.protocol.facts.stated import MAX_FACT, Reading, Unusable
-from vault.protocol.facts.strict_json import NotJson
 from vault.protocol.live.events import Dtmf
 
 MAX_TEXT: Final = 1 << 18

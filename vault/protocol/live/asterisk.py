@@ -13,7 +13,7 @@ from typing import Any, ClassVar, Final
 from vault.errors import UnsupportedMedia
 from vault.media.descriptor import TELEPHONE_RATE, raw_media
 from vault.model import Codec
-from vault.protocol.facts.lenient_json import Members, first_of_each
+from vault.protocol.facts.json_text import Members, first_of_each
 from vault.protocol.facts.metadata import MAX_TEXT, address_facts, call_facts, call_key, dtmf, parse_object
 from vault.protocol.live.binary import TEXT_FIRST, BinaryDialect, Transitions
 from vault.protocol.live.events import Event, Handshake, Started

@@ -16,8 +16,7 @@ from vault.errors import Invalid
 from vault.media.tracks import LONGEST_MS
 from vault.model import CallFacts, Codec, Container, Media
 from vault.protocol.facts.stated import Reading, cut
-from vault.protocol.live.bad_frames import Breakage, Broken
-from vault.protocol.live.events import Audio, Dtmf, Ended, Event, Gap, Paused, Resumed, Say, Started
+from vault.protocol.live.events import Audio, Breakage, Broken, Dtmf, Ended, Event, Gap, Paused, Resumed, Say, Started
 
 _PAUSED: Final = '"paused"'
 _RATE: Final = 8_000

@@ -16,8 +16,7 @@ from uuid import UUID
 
 from vault.errors import Invalid
 from vault.model import Codec, Container, Media
-from vault.protocol.live.bad_frames import Breakage, Broken
-from vault.protocol.live.events import Audio, Dtmf, Ended, Event, Say, Started
+from vault.protocol.live.events import Audio, Breakage, Broken, Dtmf, Ended, Event, Say, Started
 
 ORDERLY: Final = 0
 """The code for `closed` when the other end closed a TCP connection; None means a broken connection."""

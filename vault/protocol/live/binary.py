@@ -10,8 +10,7 @@ from typing import ClassVar, Final
 from vault.errors import Invalid
 from vault.media.descriptor import SAMPLE_BYTES
 from vault.model import Media
-from vault.protocol.live.bad_frames import Breakage
-from vault.protocol.live.events import Audio, Ended, Event, Handshake, Say, Started
+from vault.protocol.live.events import Audio, Breakage, Ended, Event, Handshake, Say, Started
 
 _CLEAN_CLOSES: Final = frozenset({1000, 1005, 0})
 """RFC 6455 section 7.4.1: a normal closure, or a close without a code, which some libraries report as 0."""

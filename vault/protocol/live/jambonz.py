@@ -15,7 +15,7 @@ from typing import Any, ClassVar, Final
 from vault.errors import Invalid
 from vault.media.descriptor import raw_media
 from vault.model import Codec, Media
-from vault.protocol.facts.lenient_json import Members
+from vault.protocol.facts.json_text import Members
 from vault.protocol.facts.metadata import (
     UNREADABLE,
     address_facts,

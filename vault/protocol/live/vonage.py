@@ -15,11 +15,10 @@ from typing import ClassVar, Final
 from vault.errors import UnsupportedMedia
 from vault.media.descriptor import parse_content_type
 from vault.model import Codec
-from vault.protocol.facts.lenient_json import Members
+from vault.protocol.facts.json_text import Members
 from vault.protocol.facts.metadata import address_facts, call_facts, call_key, dtmf, parse_object
-from vault.protocol.live.bad_frames import Broken
 from vault.protocol.live.binary import TEXT_FIRST, BinaryDialect, Transitions
-from vault.protocol.live.events import Event, Handshake, Started
+from vault.protocol.live.events import Broken, Event, Handshake, Started
 
 _CONNECTED: Final = "websocket:connected"
 _DTMF: Final = "websocket:dtmf"

@@ -14,7 +14,7 @@ from vault.access.shown import check_shown
 from vault.errors import Invalid
 from vault.ids import RecordingId
 from vault.model import Assurance, Principal
-from vault.ports.overrides import SweepOverride
+from vault.ports.shreds import SweepOverride
 from vault.retention import guards
 from vault.retention.guards import Guard
 from vault.server.api.names import answer

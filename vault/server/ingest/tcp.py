@@ -20,8 +20,7 @@ from vault.ids import TokenId, parse_tenant
 from vault.places import READ, check
 from vault.ports.time import Entropy
 from vault.protocol.live.audiosocket import ORDERLY, AudioSocket
-from vault.protocol.live.bad_frames import LeftOut
-from vault.protocol.live.events import Audio, Dialect, Ended, Event, Started
+from vault.protocol.live.events import Audio, Dialect, Ended, Event, LeftOut, Started
 from vault.protocol.live.rtpengine_tcp import RtpengineTcp
 from vault.server.connections.backpressure import Intake
 from vault.server.connections.connections import Connection, Connections, bind

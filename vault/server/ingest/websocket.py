@@ -18,9 +18,8 @@ from vault.access.permissions import Act
 from vault.errors import Invalid, Unauthenticated, UploadStalled, VaultError
 from vault.ids import TenantId
 from vault.model import Principal
-from vault.protocol.facts.lenient_json import first_of_each
-from vault.protocol.live.bad_frames import LeftOut
-from vault.protocol.live.events import Audio, Dialect, Ended, Event, Handshake, Say, Started
+from vault.protocol.facts.json_text import first_of_each
+from vault.protocol.live.events import Audio, Dialect, Ended, Event, Handshake, LeftOut, Say, Started
 from vault.protocol.live.jambonz import SUBPROTOCOLS
 from vault.protocol.live.recognise import recognise
 from vault.server.connections.backpressure import CALLS

@@ -24,9 +24,8 @@ from vault.ids import NodeId, RecordingId, TenantId
 from vault.model import EMPTY, MANIFEST_INDEX, Coordinate, Recording, RecordingState, SegmentRef
 from vault.ports.keys import Keyring
 from vault.ports.objects import ObjectInfo, ObjectStore
-from vault.ports.open_recordings import OpenRecordingRows
 from vault.ports.progress import Progress
-from vault.ports.recordings import RecordingLookup
+from vault.ports.recordings import OpenRecordingRows, RecordingLookup
 from vault.ports.rescue import RescueRows
 from vault.ports.tenants import TenantRows
 from vault.services.ingest.open_rows import committed, own_tenant, rebuilt, stub_row

@@ -28,8 +28,8 @@ from vault.crypto.signing import SigningKey, VerifyKey
 from vault.errors import IntegrityError, NotFound
 from vault.ids import new_id
 from vault.model import BatchPlace, CertificateStatus, Part, StoredCertificate
-from vault.ports.certificates import CertificateBatch, CertificateTexts
 from vault.ports.recordings import RecordingLookup
+from vault.ports.shreds import CertificateBatch, CertificateTexts
 from vault.ports.time import Entropy
 
 

@@ -19,12 +19,10 @@ from vault.errors import NotFound, Unavailable
 from vault.format.names import recording_prefix
 from vault.ids import CertificateId, RecordingId, TenantId, new_ids
 from vault.model import AuditEvent, CertificateStatus, Part, Recording, SegmentRef, ShredReceipt, Tenant
-from vault.ports.certificates import CertificateLookup, CertifyingRows
 from vault.ports.objects import Deletion, ObjectStore
 from vault.ports.recordings import RecordingLookup
-from vault.ports.settings import SettingRows
-from vault.ports.shreds import Shred
-from vault.ports.tenants import TenantLookup
+from vault.ports.shreds import CertificateLookup, CertifyingRows, Shred
+from vault.ports.tenants import SettingRows, TenantLookup
 from vault.services.audit import event
 from vault.services.certificates import content as attest
 from vault.services.certificates.batches import Certificates, Draft, IssuedBatch

@@ -29,7 +29,7 @@ from vault.ports.keys import Keyring
 from vault.ports.recordings import RecordingLookup, RecordingQuery
 from vault.ports.revision import Revision
 from vault.ports.shreds import Shred
-from vault.ports.tokens import TokenLookup
+from vault.ports.tenants import TokenLookup
 from vault.protocol.facts.parties import ANONYMOUS, party
 from vault.retention.decide import Due, Gone, Held, NotDue, decide_erasure
 from vault.services.audit import event

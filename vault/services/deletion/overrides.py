@@ -16,9 +16,8 @@ from vault.errors import Conflict, Invalid, NotFound
 from vault.ids import TenantId, new_id
 from vault.instants import rfc3339
 from vault.model import AuditEvent, Principal
-from vault.ports.overrides import OverrideRows, SweepOverride
-from vault.ports.settings import SettingRows
-from vault.ports.tokens import TokenLookup
+from vault.ports.shreds import OverrideRows, SweepOverride
+from vault.ports.tenants import SettingRows, TokenLookup
 from vault.retention.guards import Guard, Tripped, override_lifts
 from vault.services.audit import event
 from vault.services.people.two_people import the_two

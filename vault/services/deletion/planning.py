@@ -22,9 +22,8 @@ from vault.crypto.spans import Spans, points
 from vault.errors import Conflict
 from vault.ids import RecordingId, TenantId, new_id
 from vault.model import INDEX_LEAF, Cohort, Coordinate, Part, Pin, Recording, RecordingState, ShredPlan, Tenant
-from vault.ports.due import DueRows
 from vault.ports.keys import Keyring
-from vault.ports.recordings import RecordingLookup
+from vault.ports.recordings import DueRows, RecordingLookup
 from vault.ports.shreds import Shred
 from vault.ports.tenants import TenantLookup
 from vault.ports.time import Entropy

@@ -34,12 +34,10 @@ from vault.model import (
     RetentionChange,
     Tenant,
 )
-from vault.ports.due import DueRows
 from vault.ports.keys import Keyring
 from vault.ports.policies import PolicyPreview, PolicyRequest, PolicyRows, PolicyState
-from vault.ports.recordings import RecordingQuery, RecordingSearch
-from vault.ports.tenants import TenantLookup
-from vault.ports.tokens import TokenLookup
+from vault.ports.recordings import DueRows, RecordingQuery, RecordingSearch
+from vault.ports.tenants import TenantLookup, TokenLookup
 from vault.retention.bounds import FLOOR, RetentionBounds
 from vault.retention.decide import Facts, falls_due, held_by
 from vault.retention.periods import Period

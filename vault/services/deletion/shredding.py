@@ -47,15 +47,13 @@ from vault.model import (
     Tenant,
 )
 from vault.ports.cluster import ClusterLocks
-from vault.ports.due import DueRows
 from vault.ports.erasures import Erasure, ErasureOutcome, ErasureRows, ErasureState
 from vault.ports.keys import Keyring, KeyringWriter
 from vault.ports.policies import PolicyLookup
-from vault.ports.recordings import RecordingLookup
+from vault.ports.recordings import DueRows, RecordingLookup
 from vault.ports.revision import Revision
 from vault.ports.shreds import Shred, ShredRows
-from vault.ports.tenants import TenantLookup
-from vault.ports.tokens import TokenLookup
+from vault.ports.tenants import TenantLookup, TokenLookup
 from vault.retention.decide import Clocks, Due, Ground, decide, falls_due
 from vault.retention.periods import parse_period
 from vault.retention.policy import LAST_PERIOD

@@ -21,8 +21,8 @@ from vault.errors import GuardTripped, Unavailable, VaultError
 from vault.ids import RecordingId, TenantId
 from vault.model import AuditEvent, Principal, ShredReceipt
 from vault.ports.audit import AuditTrail
-from vault.ports.due import DueRows
 from vault.ports.keys import Keyring
+from vault.ports.recordings import DueRows
 from vault.retention.decide import PARTS, Due, Ground
 from vault.retention.guards import Limits, Tripped, check_clock, effective_now
 from vault.services.audit import event

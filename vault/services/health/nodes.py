@@ -6,7 +6,7 @@ import asyncio
 import logging
 
 from vault.errors import NotFound, Unavailable
-from vault.ports.nodes import Node, NodeRows
+from vault.ports.cluster import Node, NodeRows
 from vault.ports.time import Clock
 from vault.services.ingest.ingest import Ingest
 

@@ -25,8 +25,7 @@ from vault.ports.holds import HoldRows
 from vault.ports.keys import Keyring
 from vault.ports.policies import PolicyLookup, PolicyRequest
 from vault.ports.recordings import RecordingLookup
-from vault.ports.tenants import TenantLookup
-from vault.ports.tokens import TokenLookup
+from vault.ports.tenants import TenantLookup, TokenLookup
 from vault.retention.decide import in_force
 from vault.retention.periods import Period
 from vault.retention.review import check_not_sooner, check_release, check_review, suggest_review

@@ -24,7 +24,7 @@ from vault.instants import rfc3339
 from vault.model import AuditEvent, CallFacts, Container, Principal
 from vault.ports.audit import AuditLookup
 from vault.ports.keys import Keyring
-from vault.ports.notes import NoteRows
+from vault.ports.recordings import NoteRows
 from vault.ports.time import Clock
 from vault.protocol.facts.parties import parties_as_sent, read_parties
 from vault.protocol.live.events import Dtmf, Facts

@@ -11,8 +11,7 @@ from typing import Final
 from vault.errors import Conflict, Invalid, JournalFull
 from vault.ids import TenantId, call_key_of
 from vault.model import EMPTY, Principal, RecordingState
-from vault.protocol.live.bad_frames import LeftOut
-from vault.protocol.live.events import Audio, Dtmf, Ended, Event, Facts, Gap, Paused, Resumed, Started
+from vault.protocol.live.events import Audio, Dtmf, Ended, Event, Facts, Gap, LeftOut, Paused, Resumed, Started
 from vault.services.ingest.call_keys import CallKeys
 from vault.services.ingest.call_notes import Notes
 from vault.services.ingest.ingest import Ingest

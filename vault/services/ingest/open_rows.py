@@ -33,9 +33,7 @@ from vault.model import (
 )
 from vault.ports.journal import Journal, ReplayedRecording
 from vault.ports.keys import Keyring
-from vault.ports.notes import NoteRows
-from vault.ports.open_recordings import OpenRecordingRows
-from vault.ports.recordings import RecordingLookup
+from vault.ports.recordings import NoteRows, OpenRecordingRows, RecordingLookup
 from vault.ports.tenants import TenantRows
 from vault.protocol.facts.parties import read_parties
 from vault.protocol.facts.stated import kind_of

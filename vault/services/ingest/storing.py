@@ -37,7 +37,7 @@ from vault.model import (
 )
 from vault.ports.audit import AuditLookup
 from vault.ports.objects import ObjectMeta, ObjectStore
-from vault.ports.open_recordings import OpenRecordingRows
+from vault.ports.recordings import OpenRecordingRows
 from vault.services.audit import event
 from vault.services.ingest.cutting import seconds_to_cut
 from vault.services.ingest.pauses import gaps_of

@@ -17,8 +17,7 @@ from vault.ids import RecordingId, TenantId, TokenId, id_bytes, new_id
 from vault.instants import rfc3339
 from vault.model import DataKey, Principal, Recording, Role, Token
 from vault.ports.audit import AuditTrail
-from vault.ports.tenants import TenantLookup
-from vault.ports.tokens import TokenRows
+from vault.ports.tenants import TenantLookup, TokenRows
 from vault.retention.guards import effective_now
 from vault.retention.periods import format_duration
 from vault.services.audit import event

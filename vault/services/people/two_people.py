@@ -8,7 +8,7 @@ from typing import TypeVar
 from vault.access.two_people import AskedSinceError, Decider, Deciders
 from vault.ids import TokenId
 from vault.model import Principal, Role
-from vault.ports.tokens import TokenLookup
+from vault.ports.tenants import TokenLookup
 
 Decided = TypeVar("Decided")
 

@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 from vault.errors import Unauthenticated, VaultError
 from vault.ids import TokenId
-from vault.ports.tokens import TokenLookup
+from vault.ports.tenants import TokenLookup
 
 _ROUND_SECONDS = 2.0
 

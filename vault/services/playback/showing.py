@@ -15,15 +15,14 @@ from vault.errors import Invalid
 from vault.ids import TokenId
 from vault.model import CallFacts, HoldTerms, Part, Principal, Recording, RecordingState, Tenant
 from vault.ports.audit import AuditTrail
-from vault.ports.certificates import CertificateLookup
 from vault.ports.erasures import Erasure, ErasureBasis, ErasureLookup, ErasureOutcome, ErasureState
 from vault.ports.holds import HoldLookup
 from vault.ports.keys import Keyring
 from vault.ports.policies import PolicyLookup
 from vault.ports.recordings import RecordingQuery, RecordingSearch
-from vault.ports.tenants import TenantLookup
+from vault.ports.shreds import CertificateLookup
+from vault.ports.tenants import TenantLookup, TokenLookup
 from vault.ports.time import Clock
-from vault.ports.tokens import TokenLookup
 from vault.retention.decide import Facts, Ground
 from vault.retention.explain import Case, Contract, Ending, Person, RuleLine, Story, explain
 from vault.retention.guards import stopped_parts

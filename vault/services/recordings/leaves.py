@@ -12,7 +12,7 @@ from vault.errors import GenerationPassed, Unavailable
 from vault.ids import TenantId
 from vault.model import Cohort, Coordinate, Part
 from vault.ports.keys import Keyring
-from vault.ports.leaves import LeafRows
+from vault.ports.recordings import LeafRows
 from vault.retention.guards import effective_now
 from vault.retention.periods import Period
 from vault.retention.policy import expiry_period, metadata_period

@@ -12,8 +12,7 @@ from vault.errors import IntegrityError, Shredded
 from vault.ids import RecordingId, TenantId
 from vault.model import Principal, Recording
 from vault.ports.keys import Keyring
-from vault.ports.recordings import RecordingQuery, RecordingSearch
-from vault.ports.reindexing import IndexRows, Reindexed
+from vault.ports.recordings import IndexRows, RecordingQuery, RecordingSearch, Reindexed
 from vault.protocol.facts.parties import reread_parties
 from vault.services.audit import event
 from vault.services.recordings.search import BlindIndex, facts_of

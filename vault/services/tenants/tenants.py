@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import dataclasses
 import logging
-from collections.abc import Mapping, Sequence
+import socket
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import datetime
 from typing import Any, Final, Protocol
+from urllib.parse import urlsplit
 
 from vault.access.shown import check_shown, shown_digest
 from vault.access.two_people import Deciders, Decision, check_two
@@ -17,12 +20,11 @@ from vault.model import AuditEvent, Principal, Tenant
 from vault.ports.audit import AuditLookup, AuditQuery
 from vault.ports.recordings import Kept, RecordingCounts
 from vault.ports.revision import Revision
-from vault.ports.tenants import TenantRows
+from vault.ports.tenants import TenantRows, TokenLookup
 from vault.ports.time import Clock
-from vault.ports.tokens import TokenLookup
 from vault.protocol.facts.parties import DEFAULT_REGION, checked_region
 from vault.protocol.origins import checked_origins
-from vault.protocol.webhook import origin_of
+from vault.protocol.webhook import Network, checked_webhook, is_forbidden_address, origin_of
 from vault.retention.bounds import RetentionBounds
 from vault.retention.periods import Period, maybe_period
 from vault.retention.policy import (
@@ -37,7 +39,49 @@ from vault.retention.policy import (
 from vault.services.audit import event
 from vault.services.people.two_people import decide_by_two
 from vault.services.recordings.leaves import Coordinates
-from vault.services.tenants.webhook_addresses import Webhooks
+
+_PATIENCE_SECONDS: Final = 5.0
+
+Resolve = Callable[[str], Awaitable[Sequence[str]]]
+
+
+async def resolve(host: str) -> Sequence[str]:
+    """Return the addresses of a host name; none if it has none, or there is no answer within 5 s."""
+    try:
+        async with asyncio.timeout(_PATIENCE_SECONDS):
+            found = await asyncio.get_running_loop().getaddrinfo(host, None, type=socket.SOCK_STREAM)
+    except (OSError, TimeoutError, UnicodeError):
+        return ()
+    return [str(sockaddr[0]) for *_, sockaddr in found]
+
+
+class Webhooks:
+    """Checks addresses of webhooks; those within `networks` are allowed although they are not public."""
+
+    def __init__(self, *, networks: Sequence[Network], resolve: Resolve = resolve) -> None:
+        self._networks = tuple(networks)
+        self._resolve = resolve
+
+    async def checked(self, url: str) -> str:
+        """Return `url`; Invalid if it is no webhook's address, or its host is in a network that is not allowed.
+
+        A name without an address is accepted: its host may not be set up yet.
+        """
+        checked_webhook(url)
+        if await self.leads_inside(url):
+            raise Invalid(
+                "that webhook leads to a private or link-local address",
+                hint="alerts.private_networks in config.toml lists the networks that webhooks may lead to",
+            )
+        return url
+
+    async def leads_inside(self, url: str) -> bool:
+        """Tell whether the webhook's host has an address that is neither public nor allowed."""
+        return any(
+            is_forbidden_address(address, self._networks)
+            for address in await self._resolve(urlsplit(url).hostname or "")
+        )
+
 
 logger = logging.getLogger(__name__)
 

@@ -9,7 +9,7 @@ import sqlalchemy as sa
 
 from vault.errors import NotFound
 from vault.ids import NodeId
-from vault.ports.nodes import Node
+from vault.ports.cluster import Node
 from vault.storage.catalog import rows
 from vault.storage.catalog.database import Database
 from vault.storage.catalog.tables import IS_OPEN, nodes, recordings
@@ -36,7 +36,7 @@ _NODES = (
 
 
 class NodeStore:
-    """Implements `vault.ports.nodes`."""
+    """Implements `vault.ports.cluster`."""
 
     _database: Database
 

@@ -11,7 +11,7 @@ import sqlalchemy as sa
 from vault.errors import Conflict, NotFound, Refused
 from vault.ids import RecordingId
 from vault.model import AuditEvent, RecordingState
-from vault.ports.reindexing import Reindexed
+from vault.ports.recordings import Reindexed
 from vault.storage.catalog import recording_sql as sql
 from vault.storage.catalog import rows
 from vault.storage.catalog.database import Database
@@ -46,7 +46,7 @@ class _Noting:
 
 
 class NoteStore:
-    """Implements `vault.ports.notes` and `vault.ports.reindexing`."""
+    """Implements `vault.ports.recordings` and `vault.ports.recordings`."""
 
     _database: Database
 

@@ -10,8 +10,8 @@ import sqlalchemy as sa
 from vault.errors import Conflict, NotFound
 from vault.ids import TenantId
 from vault.model import AuditEvent
-from vault.ports.overrides import SweepOverride
 from vault.ports.revision import Revision
+from vault.ports.shreds import SweepOverride
 from vault.storage.catalog import rows
 from vault.storage.catalog.database import Database
 from vault.storage.catalog.tables import sweep_overrides
@@ -30,7 +30,7 @@ _REPLACE_OVERRIDE = (
 
 
 class OverrideStore:
-    """Implements `vault.ports.overrides`."""
+    """Implements `vault.ports.shreds`."""
 
     _database: Database
 

@@ -33,7 +33,7 @@ from vault.model import (
     SegmentRef,
     StoredCertificate,
 )
-from vault.ports.certificates import CertificateBatch
+from vault.ports.shreds import CertificateBatch
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)

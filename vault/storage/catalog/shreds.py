@@ -25,9 +25,8 @@ from vault.model import (
     ShredReceipt,
     StoredCertificate,
 )
-from vault.ports.certificates import CertificateBatch
 from vault.ports.erasures import Erasure
-from vault.ports.shreds import Shred
+from vault.ports.shreds import CertificateBatch, Shred
 from vault.storage.catalog import object_lists, rows
 from vault.storage.catalog.counts import count_moved
 from vault.storage.catalog.database import Database, narrowed
@@ -152,7 +151,7 @@ _CERTIFICATE_IN = _CERTIFICATE.where(_c.tenant == sa.bindparam("in_tenant"))
 
 
 class ShredStore:
-    """Implements `vault.ports.shreds` and `vault.ports.certificates`."""
+    """Implements `vault.ports.shreds` and `vault.ports.shreds`."""
 
     _database: Database
 
