@@ -48,12 +48,14 @@ def answering(*, full: str, failed: str, cause: str | None = None, absence: bool
 def whole_file(path: Path, *, mark: str = "new") -> Iterator[BinaryIO]:
     """Yield a new file that becomes `path` when the body ends; a crash leaves all of the old one or all of the new.
 
-    The new file is called `.{name}.{mark}` until then, and its owner alone can read it. Writers that nothing keeps
-    apart need a mark each. A body that fails leaves no new file. After the return the disk has content and name.
+    The new file is called `.{name}.{mark}` until then, and its owner alone can read it. What had that name, left by a
+    crash or put there by somebody else, is removed and not written to: others may have it open. Writers that nothing
+    keeps apart need a mark each. A body that fails leaves no new file. After the return the disk has content and name.
     """
     partial = path.with_name(f".{path.name}.{mark}")
-    flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW
     try:
+        partial.unlink(missing_ok=True)
         with os.fdopen(os.open(partial, flags, _PRIVATE), "wb") as file:
             yield file
             file.flush()

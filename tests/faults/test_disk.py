@@ -76,11 +76,17 @@ def test_what_is_written_is_its_owners_alone_and_overwrites_nothing_that_is_to_b
     assert (tmp_path / "new").read_bytes() == b"12"
 
 
-def test_a_link_in_the_place_of_an_unfinished_file_is_not_followed(tmp_path):
-    (tmp_path / ".key.new").symlink_to(tmp_path / "elsewhere")
-    with pytest.raises(OSError, match="symbolic links"):
-        write_whole(tmp_path / "key", b"secret")
-    assert not (tmp_path / "elsewhere").exists()
+def test_what_is_in_the_place_of_an_unfinished_file_gets_none_of_it(tmp_path):
+    place, path, elsewhere = tmp_path / ".key.new", tmp_path / "key", tmp_path / "elsewhere"
+    for put in (place.symlink_to, place.hardlink_to, lambda there: there.rename(place)):
+        elsewhere.write_bytes(b"theirs")
+        elsewhere.chmod(0o666)
+        with elsewhere.open("rb") as theirs:
+            put(elsewhere)
+            write_whole(path, b"secret")
+            assert theirs.read() == b"theirs"
+        assert (path.read_bytes(), path.is_symlink(), path.stat().st_mode & 0o777) == (b"secret", False, 0o600)
+        assert not place.exists()
 
 
 def test_a_lock_excludes_every_other_handle_also_of_this_process_and_a_shared_one_only_those_alone(tmp_path):
