@@ -145,6 +145,15 @@ def test_a_head_of_chunks_without_end_is_given_up() -> None:
     assert patch_wav_sizes(stored, len(stored))[8:] == stored[8:]
 
 
+def test_chunks_of_nothing_are_given_up_after_as_many_as_no_recorder_writes() -> None:
+    for name in (b"JUNK", b"fmt "):
+        head, looks = looked_through(wav_file(riff=0, data=0, before=chunk(name, b"") * (1 << 17)))
+        assert (head is not None and head.samples_at, len(looks)) == (0, 1)
+    before = chunk(b"JUNK", b"") * 1_000
+    unsized = wav_file(riff=0, data=0, before=before)
+    assert patch_wav_sizes(unsized, len(unsized)) == wav_file(before=before)
+
+
 def test_the_samples_that_play_are_counted_whatever_lies_around_them() -> None:
     padding, behind = chunk(b"JUNK", bytes(70_000)), chunk(b"id3 ", bytes(300))
     finished = rf64((len(rf64((0, 0, 0))) - 8, len(SAMPLES), len(SAMPLES) // 2))

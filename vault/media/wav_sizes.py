@@ -20,6 +20,8 @@ STRETCH_BYTES: Final = 1 << 16
 """How many bytes of a file are read at a time; they usually include the beginning of the samples."""
 MOST_STRETCHES: Final = 64
 """How many such reads are made at most."""
+MOST_CHUNKS: Final = 1024
+"""How many chunks are looked at; a usual file has fewer than ten before its samples."""
 FMT_BYTES: Final = 26
 """How many bytes of a `fmt ` chunk describe the samples, also in its extensible form."""
 _CHUNKS: Final = 12
@@ -58,7 +60,7 @@ def find_wav_head(stored_length: int) -> Generator[tuple[int, int], bytes, WavHe
     """Yield ranges of stored bytes, which the caller sends back; return the head of a WAV, None for another format.
 
     Of `stored_length` bytes it requests STRETCH_BYTES at a time, at most MOST_STRETCHES times, from chunk to chunk up
-    to the samples. The content of other chunks is skipped.
+    to the samples, through MOST_CHUNKS of them. The content of other chunks is skipped.
     """
     stretch = _Stretch(stored_length)
     begin = behind_id3((yield from stretch.at(0, ID3_BYTES)))
@@ -67,7 +69,10 @@ def find_wav_head(stored_length: int) -> Generator[tuple[int, int], bytes, WavHe
         return None
     head = WavHead(begin, first[:4], int.from_bytes(first[4:8], "little"), b"", b"", 0, 0)
     at = begin + _CHUNKS
-    while len(chunk := (yield from stretch.at(at, _CHUNK.size))) == _CHUNK.size:
+    for _ in range(MOST_CHUNKS):
+        chunk = yield from stretch.at(at, _CHUNK.size)
+        if len(chunk) < _CHUNK.size:
+            break
         name, size = _CHUNK.unpack(chunk)
         body = at + _CHUNK.size
         if name == b"ds64" and at == begin + _CHUNKS:
