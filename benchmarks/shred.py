@@ -189,7 +189,7 @@ async def sweep(config, clock, sample, recordings):
             await asyncio.sleep(0.002)
         unreadable = time.perf_counter() - began
         assert not vault.keyring.derivable(sample.audio)
-        while not (await vault.catalog.shred(found[0].id)).finished_at:
+        while await vault.catalog.unfinished_shreds():
             await asyncio.sleep(0.02 if recordings <= FINALS_UP_TO else 0.25)
         certified, cpu = time.perf_counter() - began, time.process_time() - cpu
         figures = {

@@ -121,6 +121,9 @@ def test_one_that_is_interrupted_leaves_nothing_half_made(
     folder: Path, monkeypatch: pytest.MonkeyPatch, number: signal.Signals
 ) -> None:
     handlers = signal.getsignal(number)
+    if number == signal.SIGINT and handlers == signal.SIG_IGN:  # as in a background job of a shell
+        handlers = signal.default_int_handler
+        signal.signal(number, handlers)
 
     async def half(trial: quickstart._Trial) -> None:
         trial.tokens.mkdir()

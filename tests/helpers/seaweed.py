@@ -121,7 +121,7 @@ class Seaweed:
             str(binary), "-logtostderr=true", f"-config_dir={self.directory / 'conf'}", "server",
             f"-dir={self.directory / 'data'}", "-ip=127.0.0.1", "-ip.bind=127.0.0.1",
             "-master.telemetry=false", "-master.electionTimeout=1s", "-master.heartbeatInterval=100ms",
-            "-master.volumeSizeLimitMB=256", "-volume.max=0", "-filer", "-s3",
+            "-master.volumeSizeLimitMB=256", "-volume.max=4096", "-filer", "-s3",
             f"-s3.config={self.directory / 's3.json'}", "-s3.port.iceberg=0", "-s3.port.lance=0",
             "-s3.autoCreateBucket=false", *ports,
         ]  # fmt: skip
