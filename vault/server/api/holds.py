@@ -152,7 +152,7 @@ async def _answer(
     problems=(404,),
 )
 async def place_hold(request: web.Request) -> web.Response:
-    """Place a hold; the answer comes after the pins are durable in every keyring replica."""
+    """Place a hold; the answer comes after a majority of the keyring's replicas has the pins."""
     vault, actor = await caller(request, Act.HOLD_PLACE)
     wanted = await body(request, PlaceHold)
     if wanted.tenant is None and actor.tenant is None:
