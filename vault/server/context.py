@@ -117,6 +117,15 @@ def scope(wanted: str | None, own: TenantId | None) -> TenantId | None:
     return own if own is not None else (checked_tenant(wanted) if wanted else None)
 
 
+async def one_tenant(vault: Vault, actor: Principal, act: Act, wanted: str | None, *, whose: str) -> TenantId:
+    """Return the tenant named, else the token's own, once the caller may do `act` there; Invalid without one."""
+    tenant = checked_tenant(wanted) if wanted else actor.tenant
+    if tenant is None:
+        raise Invalid(f"tenant: say whose {whose}")
+    await vault.access.authorise(actor, act, tenant=tenant)
+    return tenant
+
+
 async def own(
     request: web.Request, act: Act, noun: str, prefix: str, look_up: Callable[..., Awaitable[Owned]]
 ) -> tuple[Owned, Principal]:

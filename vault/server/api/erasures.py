@@ -11,13 +11,12 @@ from typing_extensions import TypedDict
 
 from vault.access.permissions import Act
 from vault.access.shown import shown_digest
-from vault.errors import Invalid
 from vault.ids import RecordingId
 from vault.model import Principal
 from vault.ports import erasures
 from vault.ports.erasures import ErasureBasis, ErasureId, ErasureOutcome, ErasureState
 from vault.server.api.names import answer
-from vault.server.context import VAULT, body, caller, checked_id, checked_tenant, lister, own, query_id, scope
+from vault.server.context import VAULT, body, caller, checked_id, lister, one_tenant, own, query_id
 from vault.server.operation import Operations, told
 from vault.server.schemas import (
     Body,
@@ -155,12 +154,7 @@ async def request_erasure(request: web.Request) -> web.Response:
     """Ask for an erasure: the first of two people."""
     vault, actor = await caller(request, Act.ERASURE_REQUEST)
     wanted = await body(request, RequestErasure)
-    tenant = scope(wanted.tenant, actor.tenant)
-    if tenant is None:
-        raise Invalid("tenant: say whose recordings are erased")
-    await vault.access.authorise(
-        actor, Act.ERASURE_REQUEST, tenant=checked_tenant(wanted.tenant) if wanted.tenant else tenant
-    )
+    tenant = await one_tenant(vault, actor, Act.ERASURE_REQUEST, wanted.tenant, whose="recordings are erased")
     asked = await vault.erasures.request(
         wanted.into(
             ErasureRequest,

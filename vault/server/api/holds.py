@@ -13,11 +13,10 @@ from typing_extensions import TypedDict
 from vault import model
 from vault.access.permissions import Act
 from vault.access.shown import shown_digest
-from vault.errors import Invalid
 from vault.ids import RecordingId
 from vault.model import HoldKind, HoldState, Principal
 from vault.server.api.names import answer
-from vault.server.context import VAULT, body, caller, checked_id, checked_tenant, lister, own
+from vault.server.context import VAULT, body, caller, checked_id, lister, one_tenant, own
 from vault.server.operation import Operations, told
 from vault.server.schemas import (
     Approve,
@@ -155,11 +154,7 @@ async def place_hold(request: web.Request) -> web.Response:
     """Place a hold; the answer comes after a majority of the keyring's replicas has the pins."""
     vault, actor = await caller(request, Act.HOLD_PLACE)
     wanted = await body(request, PlaceHold)
-    if wanted.tenant is None and actor.tenant is None:
-        raise Invalid("tenant: say whose recordings are held")
-    tenant = checked_tenant(wanted.tenant) if wanted.tenant else actor.tenant
-    assert tenant is not None
-    await vault.access.authorise(actor, Act.HOLD_PLACE, tenant=tenant)
+    tenant = await one_tenant(vault, actor, Act.HOLD_PLACE, wanted.tenant, whose="recordings are held")
     recordings = tuple(RecordingId(checked_id(item, "rec", "recording")) for item in wanted.recordings)
     asked = wanted.into(HoldRequest, tenant=tenant, recordings=recordings)
     placed = await vault.holds.place(asked, actor=actor)
