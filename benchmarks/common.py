@@ -16,7 +16,7 @@ from pathlib import Path
 import aiohttp
 import uvloop
 
-from vault.server.connections.workers import tune
+from vault.server.connections.tls import tune
 
 ROOT = Path(__file__).resolve().parent.parent
 TICKS = os.sysconf("SC_CLK_TCK")

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from benchmarks.common import report, run
 from benchmarks.shred import OPERATOR, multiply, one_recording
-from vault.access.shown import shown_digest
+from vault.access.two_people import shown_digest
 from vault.config import parse_config
 from vault.ids import TenantId
 from vault.model import Role

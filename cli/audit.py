@@ -11,9 +11,9 @@ from typing import Annotated, Any, Final
 
 import typer
 
+from cli.arguments import instant_or_none, local_minute, zone
 from cli.command import Remote, local, new_group, remote
 from cli.files import STDOUT, read_file, whole_file
-from cli.instants import instant_or_none, local_minute, zone
 from cli.output import Output
 from vault.certificates.audit_chain import AuditHead, AuditPart, part_of, verify_chain, verify_part
 from vault.errors import FormatError, Invalid

@@ -14,8 +14,8 @@ from vault.errors import IntegrityError
 
 if TYPE_CHECKING:
     from vault.format.backup import BackupManifest
-    from vault.services.backup.place import Listed
-    from vault.services.backup.put_back import PutBack
+    from vault.services.backup.making import Listed
+    from vault.services.backup.rebuild import PutBack
     from vault.services.backup.reconcile import Reconciled
 
 group = new_group("Backups of catalog and objects. They hold no keys: the keyring of today decides what they open.")
@@ -164,7 +164,7 @@ async def restore(
     interrupted, run it again.
     """
     from vault.format.backup import check_backup  # noqa: PLC0415 - a command imports what it needs when it runs
-    from vault.wiring.restore import restore_vault  # noqa: PLC0415 - loads storage drivers; most commands need none
+    from vault.wiring.backup import restore_vault  # noqa: PLC0415 - loads storage drivers; most commands need none
 
     chosen = None if identifier is None else check_backup(identifier)
     with out.watch() as watch:
@@ -189,7 +189,7 @@ async def reconcile(out: Output, config: ConfigPath = DEFAULT_CONFIG) -> None:
     A server does this by itself when it sees that the catalog is older than the keyring. Use the command when a copy
     of a catalog in use was put back: such a copy can look like the right one.
     """
-    from vault.wiring.restore import reconcile_vault  # noqa: PLC0415 - loads storage drivers; most commands need none
+    from vault.wiring.backup import reconcile_vault  # noqa: PLC0415 - loads storage drivers; most commands need none
 
     with out.watch() as watch:
         found = await reconcile_vault(load_config(config), progress=watch)

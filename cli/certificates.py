@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from cli.arguments import local_minute, zone
 from cli.client import segment
 from cli.command import Remote, local, new_group, remote
 from cli.files import STDOUT, read_file, whole_file
-from cli.instants import local_minute, zone
 from cli.output import Output
 from vault.errors import FormatError, Invalid
 
@@ -88,8 +88,8 @@ async def get(call: Remote, certificate: CertificateName, output: Target = STDOU
 @remote(group, "objects", examples=[f"callvault certificates objects {_ID} -o objects.json"])
 async def objects(call: Remote, certificate: CertificateName, output: Target = STDOUT, force: Force = False) -> None:
     """Fetch the list of objects that a certificate counts, for `verify --objects`."""
+    from vault.certificates.batch import ObjectList  # noqa: PLC0415 - a command imports what it needs when it runs
     from vault.certificates.canonical import canonical_json, from_json  # noqa: PLC0415 - likewise
-    from vault.certificates.objects import ObjectList  # noqa: PLC0415 - a command imports what it needs when it runs
 
     found = await call.client.get(f"/v1/certificates/{segment(certificate)}/objects")
     if output != STDOUT or not call.out.as_json:

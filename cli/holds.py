@@ -7,10 +7,9 @@ from typing import Annotated, Any
 
 import typer
 
-from cli.approving import Shown, Yes, digest
+from cli.arguments import instant_or_none, local_day
 from cli.client import segment
-from cli.command import Remote, new_group, remote
-from cli.instants import instant_or_none, local_day
+from cli.command import Remote, Shown, Yes, digest, new_group, remote
 from cli.output import who
 from vault.model import HoldKind
 

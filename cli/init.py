@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from importlib import resources
 from pathlib import Path
 from typing import Annotated
 
@@ -12,8 +13,27 @@ from cli.command import DEFAULT_CONFIG, ConfigPath, load_config, local
 from cli.files import whole_file
 from cli.identity import write_identity
 from cli.output import Output
-from cli.settings import default_settings
-from vault.errors import ConfigError
+from vault.errors import ConfigError, IntegrityError
+
+# -- settings -----------------------------------------------------------------------------------------------------
+
+
+def default_settings(**changed: str) -> str:
+    """Return the text of the default config.toml, with the values of the given settings replaced.
+
+    A value is given as TOML, quotes included. IntegrityError if the package's file is damaged.
+    """
+    text = resources.files("cli").joinpath("data", "config.toml").read_text(encoding="utf-8")
+    lines = text.splitlines(keepends=True)
+    for name, value in changed.items():
+        at = [number for number, line in enumerate(lines) if line.startswith(f"{name} = ")]
+        if len(at) != 1:
+            raise IntegrityError("the default settings that come with callvault are damaged", hint="install it again")
+        lines[at[0]] = f"{name} = {value}\n"
+    return "".join(lines)
+
+
+# -- init ---------------------------------------------------------------------------------------------------------
 
 
 def register(app: typer.Typer) -> None:

@@ -7,9 +7,8 @@ from typing import Annotated, Any
 
 import typer
 
-from cli.approving import Shown, Yes, digest
 from cli.client import segment
-from cli.command import Remote, new_group, remote
+from cli.command import Remote, Shown, Yes, digest, new_group, remote
 from cli.output import who
 
 group = new_group("Change how long existing calls, or their numbers and tags, are kept; it takes two people.")

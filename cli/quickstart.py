@@ -137,7 +137,7 @@ def _take(lock: int, place: Path, target: Path) -> None:
 async def _furnish(trial: _Trial) -> None:
     from cli.demo.stage import sample_call  # noqa: PLC0415 - a command imports what it needs when it runs
     from cli.identity import with_identity  # noqa: PLC0415 - likewise
-    from cli.settings import default_settings  # noqa: PLC0415 - likewise
+    from cli.init import default_settings  # noqa: PLC0415 - likewise
     from vault.media.g711 import decode  # noqa: PLC0415 - likewise
     from vault.media.wav import wav_header  # noqa: PLC0415 - likewise
     from vault.model import Codec  # noqa: PLC0415 - likewise

@@ -10,12 +10,10 @@ from typing import Annotated, Any
 
 import typer
 
+from cli.arguments import Filters, length, local_minute, search, zone
 from cli.client import segment
 from cli.command import Remote, new_group, remote
-from cli.downloads import CHUNK_BYTES, Shape, check_shape, fetch
-from cli.files import STDOUT, destination, whole_file
-from cli.filters import Filters, search
-from cli.instants import length, local_minute, zone
+from cli.files import CHUNK_BYTES, STDOUT, Shape, check_shape, destination, fetch, whole_file
 from vault.errors import Invalid, NotFound, Refused
 from vault.instants import rfc3339
 from vault.media.sizes import in_mib

@@ -1,29 +1,39 @@
-"""`callvault serve`: one process that records, sweeps and shreds, or several behind one port."""
+"""`callvault serve`: one process that records, sweeps and shreds, or a parent and workers behind one port."""
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
+import ctypes
+import json
 import logging
 import os
+import shutil
 import signal
 import socket
-from collections.abc import Callable, Coroutine
+import sys
+import tempfile
+from collections.abc import Callable, Coroutine, Sequence
 from contextlib import nullcontext, suppress
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Final
 from urllib.parse import urlsplit
 
 import typer
 
 from cli.command import DEFAULT_CONFIG, ConfigPath, load_config, local, to_its_end
+from cli.exit_codes import Exit
 from cli.files import whole_file
 from cli.output import Output
-from vault.errors import ConfigError
+from vault.errors import ConfigError, Unavailable, not_listening
 
 if TYPE_CHECKING:
-    import asyncio
-
     from vault.config import Config
-    from vault.server.connections.workers import Worker
+    from vault.server.connections.tls import Worker
+
+
+# -- serve --------------------------------------------------------------------------------------------------------
 
 logger = logging.getLogger(__name__)
 
@@ -88,7 +98,7 @@ def _loop(work: Coroutine[Any, Any, None]) -> None:
 
 
 def _guard() -> None:
-    from vault.wiring.process_memory import guard_memory  # noqa: PLC0415 - loads storage drivers; most commands need none
+    from vault.wiring.open import guard_memory  # noqa: PLC0415 - loads storage drivers; most commands need none
 
     guard_memory()
 
@@ -100,7 +110,7 @@ def _refuse_unusable(settings: Config) -> None:
 
 
 def _refuse_left_over(journal: Path, workers: int) -> None:
-    from vault.server.connections.workers import left_over  # noqa: PLC0415 - loads the server; most commands need none
+    from vault.server.connections.tls import left_over  # noqa: PLC0415 - loads the server; most commands need none
 
     if (orphan := left_over(journal, workers)) is not None:
         raise ConfigError(
@@ -111,8 +121,8 @@ def _refuse_left_over(journal: Path, workers: int) -> None:
 
 def _work(config: Path, out: Output, place: str, count: int, hung_up: asyncio.Event) -> None:
     """Run one worker of the supervisor; `place` has its number, the inherited socket and the siblings' directory."""
-    from cli.workers import end_with_parent  # noqa: PLC0415 - likewise
-    from vault.server.connections.workers import Worker, worker_journal  # noqa: PLC0415 - loads the server; most commands need none
+    from cli.serve import end_with_parent  # noqa: PLC0415 - likewise
+    from vault.server.connections.tls import Worker, worker_journal  # noqa: PLC0415 - loads the server; most commands need none
 
     end_with_parent()
     _guard()
@@ -129,8 +139,8 @@ def _work(config: Path, out: Output, place: str, count: int, hung_up: asyncio.Ev
 
 
 async def _supervise(settings: Config, out: Output, config: Path, count: int, port_file: Path | None) -> None:
-    from cli.workers import Supervisor, listener, worker_command  # noqa: PLC0415 - likewise
-    from vault.server.connections.workers import worker_journal  # noqa: PLC0415 - loads the server; most commands need none
+    from cli.serve import Supervisor, listener, worker_command  # noqa: PLC0415 - likewise
+    from vault.server.connections.tls import worker_journal  # noqa: PLC0415 - loads the server; most commands need none
 
     if settings.objects.kind == "memory":
         raise ConfigError("objects.kind: objects in memory belong to one process", hint="serve without --workers")
@@ -185,8 +195,11 @@ async def _serve(
     import asyncio  # noqa: PLC0415 - a command imports what it needs when it runs
 
     from vault.server.app import serve  # noqa: PLC0415 - loads storage drivers; most commands need none
-    from vault.server.connections.tls import Reread  # noqa: PLC0415 - likewise
-    from vault.server.connections.workers import raise_descriptor_limit, tune  # noqa: PLC0415 - likewise
+    from vault.server.connections.tls import (  # noqa: PLC0415 - likewise
+        Reread,
+        raise_descriptor_limit,
+        tune,
+    )
     from vault.wiring import open_vault  # noqa: PLC0415 - likewise
 
     tune()
@@ -220,3 +233,148 @@ def _on_signal(stop: asyncio.Event, number: signal.Signals) -> None:
         os._exit(128 + number)
     logger.info("stopping", extra={"fields": {"signal": number.name}})
     stop.set()
+
+
+# -- workers ------------------------------------------------------------------------------------------------------
+
+_BACKLOG: Final = 1024
+_FIRST_PAUSE_SECONDS: Final = 0.5
+_LONGEST_PAUSE_SECONDS: Final = 30.0
+_STEADY_SECONDS: Final = 30.0
+_PR_SET_PDEATHSIG: Final = 1
+
+
+def listener(settings: Config) -> socket.socket:
+    """Return the socket on which all workers accept; ConfigError if it cannot listen."""
+    host, port = settings.server.host, settings.server.port
+    try:
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        return socket.create_server((host, port), family=family, backlog=_BACKLOG)
+    except OSError as error:
+        raise not_listening("server.port", f"{host}:{port}", error) from error
+
+
+def end_with_parent() -> None:
+    """Have the kernel end this worker in order if its parent dies."""
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
+
+
+@dataclass(kw_only=True)
+class Supervisor:
+    """Keeps `count` workers running until it is told to stop; `command` starts a worker once its number is added."""
+
+    count: int
+    command: Sequence[str]
+    listening: socket.socket
+    ready: Callable[[], None]
+    """Called once, when every worker accepts recordings."""
+    hung_up: Callable[[], None]
+    """Called at each SIGHUP, before the workers are told."""
+    _stopping: asyncio.Event = field(default_factory=asyncio.Event)
+    _running: dict[int, asyncio.subprocess.Process] = field(default_factory=dict)
+    _ready: set[int] = field(default_factory=set)
+    _serving: set[asyncio.subprocess.Process] = field(default_factory=set)
+    _hang_ups: int = 0
+    _first: asyncio.Event = field(default_factory=asyncio.Event)
+
+    async def run(self) -> None:
+        """Return when all workers have ended; ConfigError or Unavailable if one cannot be started."""
+        loop = asyncio.get_running_loop()
+        for each in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(each, self._stop, each)
+        loop.add_signal_handler(signal.SIGHUP, self._hang_up)
+        siblings = Path(tempfile.mkdtemp(prefix="callvault-"))
+        try:
+            async with asyncio.TaskGroup() as group:
+                for number in range(self.count):
+                    group.create_task(self._keep(number, siblings))
+        finally:
+            for process in self._running.values():
+                with contextlib.suppress(ProcessLookupError):
+                    process.kill()
+            shutil.rmtree(siblings, ignore_errors=True)
+
+    def _stop(self, number: signal.Signals) -> None:
+        """Pass the signal on, a second one too, at which workers end at once."""
+        self._stopping.set()
+        self._first.set()
+        for process in self._running.values():
+            with contextlib.suppress(ProcessLookupError):
+                process.send_signal(number)
+
+    def _hang_up(self) -> None:
+        """Have the workers read their files again; one that does not serve yet is told later."""
+        self._hang_ups += 1
+        self.hung_up()
+        for process in self._serving:
+            _hang_up(process)
+
+    async def _keep(self, number: int, siblings: Path) -> None:
+        if number:
+            # The first worker has the vault's own journal, and takes the rows that are older than nodes.
+            await self._first.wait()
+        pause = _FIRST_PAUSE_SECONDS
+        loop = asyncio.get_running_loop()
+        while not self._stopping.is_set():
+            began = loop.time()
+            code = await self._once(number, siblings)
+            if self._stopping.is_set():
+                return
+            if number not in self._ready:
+                self._stop(signal.SIGTERM)
+                raise _failure(number, code)
+            if loop.time() - began > _STEADY_SECONDS:
+                pause = _FIRST_PAUSE_SECONDS
+            logger.error(
+                "a worker ended and is started again",
+                extra={"fields": {"worker": number, "exit_code": code, "in_seconds": pause}},
+            )
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._stopping.wait(), pause)
+            pause = min(pause * 2, _LONGEST_PAUSE_SECONDS)
+
+    async def _once(self, number: int, siblings: Path) -> int:
+        """Run one worker to its end and return its exit code; its first line says that it serves."""
+        heard = self._hang_ups
+        process = await asyncio.create_subprocess_exec(
+            *self.command,
+            f"--as-worker={number}:{self.listening.fileno()}:{siblings}",
+            stdout=asyncio.subprocess.PIPE,
+            pass_fds=[self.listening.fileno()],
+            # Ctrl-C at a terminal reaches only the parent, which passes it on.
+            start_new_session=True,
+        )
+        self._running[number] = process
+        try:
+            assert process.stdout is not None
+            line = await process.stdout.readline()
+            if line and json.loads(line).get("url"):
+                self._ready.add(number)
+                self._serving.add(process)
+                if heard != self._hang_ups:
+                    _hang_up(process)
+                logger.info("a worker serves", extra={"fields": {"worker": number, "pid": process.pid}})
+                self._first.set()
+                if len(self._ready) == self.count:
+                    self.ready()
+            return await process.wait()
+        finally:
+            self._running.pop(number, None)
+            self._serving.discard(process)
+
+
+def worker_command(config: Path, count: int) -> list[str]:
+    """Return the command line that starts a worker, all but its number."""
+    # -P: nothing is imported from the working directory.
+    python = [sys.executable, "-P", "-m", "cli"]
+    return [*python, "serve", f"--config={config.absolute()}", f"--workers={count}", "--json"]
+
+
+def _hang_up(process: asyncio.subprocess.Process) -> None:
+    with contextlib.suppress(ProcessLookupError):
+        process.send_signal(signal.SIGHUP)
+
+
+def _failure(number: int, code: int) -> ConfigError | Unavailable:
+    message = f"worker {number} did not start (exit code {code}); its reason is above"
+    return ConfigError(message) if code == Exit.CONFIGURATION else Unavailable(message)

@@ -7,10 +7,9 @@ from typing import Annotated, Any
 
 import typer
 
-from cli.approving import Shown, Yes, digest
+from cli.arguments import instant_or_none
 from cli.client import segment
-from cli.command import Remote, new_group, remote
-from cli.instants import instant_or_none
+from cli.command import Remote, Shown, Yes, digest, new_group, remote
 from cli.output import who
 
 group = new_group("Shred what is due and not held, or see what that would be.")

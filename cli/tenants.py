@@ -8,10 +8,9 @@ from typing import Annotated, Any
 import typer
 
 from cli import policy
-from cli.approving import Shown, Yes, digest
+from cli.arguments import instant_or_none
 from cli.client import segment
-from cli.command import Remote, new_group, remote
-from cli.instants import instant_or_none
+from cli.command import Remote, Shown, Yes, digest, new_group, remote
 from vault.errors import Invalid
 
 group = new_group("The organisations called: the data controllers.")

@@ -8,9 +8,9 @@ from typing import Annotated, Any
 
 import typer
 
+from cli.arguments import end_or_none, instant_or_none, local_day
 from cli.client import segment
 from cli.command import Remote, load_config, new_group, remote
-from cli.instants import end_or_none, instant_or_none, local_day
 from cli.output import who
 from vault.errors import Invalid
 from vault.model import Role
@@ -68,7 +68,7 @@ async def issue(
 async def _issued_aside(
     config: Path, *, name: str, role: Role, tenant: str | None, expires: str | None
 ) -> dict[str, Any]:
-    from vault.wiring.operator_token import issue_operator  # noqa: PLC0415 - loads storage drivers; most commands need none
+    from vault.wiring.init import issue_operator  # noqa: PLC0415 - loads storage drivers; most commands need none
 
     if role is not Role.OPERATOR or tenant is not None:
         raise Invalid("--config issues operators' tokens only", hint="with it, issue the others over the server")

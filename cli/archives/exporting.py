@@ -14,13 +14,11 @@ from typing import Annotated, Any, BinaryIO, Final
 
 import typer
 
-from cli.archives.parallel_work import MOST_AT_ONCE, ParallelWork, with_retries
-from cli.archives.sending import hashed
+from cli.archives.sending import MOST_AT_ONCE, ParallelWork, hashed, with_retries
+from cli.arguments import Filters, search
 from cli.client import Client, segment
 from cli.command import Remote, remote
-from cli.downloads import Fetched, Shape, check_shape, fetch
-from cli.files import read_file, whole_file
-from cli.filters import Filters, search
+from cli.files import Fetched, Shape, check_shape, fetch, read_file, whole_file
 from vault.errors import IntegrityError, NotFound, Refused, Shredded, Unauthenticated
 from vault.model import RecordingState
 

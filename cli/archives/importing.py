@@ -13,11 +13,25 @@ from typing import Annotated, Any, Final
 
 import typer
 
-from cli.archives.calls import Dates, zone_of
-from cli.archives.parallel_work import MOST_AT_ONCE, ParallelWork
-from cli.archives.plan import REPORT_PREFIX, Item, LeftOut, Plan, Reader, Why, alike, by_key, is_report
-from cli.archives.retention_preview import RetentionPreview, Terms, is_due, retention_preview, terms_of, words
-from cli.archives.sending import Done, Outcome, Sender, hashed
+from cli.archives.plan import (
+    REPORT_PREFIX,
+    Item,
+    LeftOut,
+    Plan,
+    Reader,
+    RetentionPreview,
+    Terms,
+    Why,
+    alike,
+    by_key,
+    is_due,
+    is_report,
+    retention_preview,
+    terms_of,
+    words,
+)
+from cli.archives.sending import MOST_AT_ONCE, Done, Outcome, ParallelWork, Sender, hashed
+from cli.archives.tables import Dates, zone_of
 from cli.client import segment
 from cli.command import Remote, remote
 from cli.files import whole_file

@@ -10,11 +10,9 @@ from functools import partial
 from typing import Any, Final
 
 from cli.client import Client
-from cli.demo.calls import Call
-from cli.demo.epilogue import verify_offline
 from cli.demo.narrator import ClaimFailed, Narrator
-from cli.demo.search import RUN_BYTES, AudioIndex, search
-from cli.demo.stage import BYTES_A_SECOND, Stage
+from cli.demo.proofs import RUN_BYTES, AudioIndex, search, verify_offline
+from cli.demo.stage import BYTES_A_SECOND, Call, Stage
 from vault import errors
 from vault.media import g711
 from vault.media.wav import HEADER_BYTES, wav_header

@@ -6,7 +6,7 @@ import pytest
 
 from cli.demo.command import demo
 from cli.demo.narrator import ClaimFailed, Narrator
-from cli.demo.search import RUN_BYTES, AudioIndex, search
+from cli.demo.proofs import RUN_BYTES, AudioIndex, search
 from cli.demo.stage import make_directory, sample_call
 from cli.demo.story import as_wav
 from cli.main import main

@@ -3,7 +3,7 @@ from datetime import UTC, datetime
 
 import pytest
 
-from cli.instants import end_or_none, instant_or_none, length, local_minute, parse_end, parse_instant, zone
+from cli.arguments import end_or_none, instant_or_none, length, local_minute, parse_end, parse_instant, zone
 from vault.errors import Invalid
 
 NOW = datetime(2026, 11, 24, 12, tzinfo=UTC)

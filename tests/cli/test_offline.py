@@ -10,10 +10,9 @@ import pytest
 from cli.main import main
 from tests.helpers.certificates import GONE, ISSUER, STRANGER, final, object_list, provisional
 from vault.certificates.audit_chain import GENESIS, extend_chain, instant
-from vault.certificates.batch import BatchStatement, Membership
+from vault.certificates.batch import BatchStatement, Membership, Tree, leaf_hash
 from vault.certificates.canonical import canonical_json
 from vault.certificates.document import Issuer
-from vault.certificates.tree import Tree, leaf_hash
 from vault.crypto.signing import encode_base64url
 from vault.model import AuditEvent
 

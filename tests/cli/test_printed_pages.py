@@ -24,7 +24,7 @@ from pathlib import Path
 
 import pytest
 
-from cli.settings import default_settings
+from cli.init import default_settings
 from tests.helpers.documents import PAGES, ROOT, SHELL, Block, blocks, commands, loosely, typed
 from tests.helpers.soak import SOAK
 from vault.config import load_config

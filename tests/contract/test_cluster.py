@@ -12,8 +12,7 @@ import pytest
 
 from tests.helpers.tcp_proxy import Mode, tcp_proxy
 from vault.errors import Unavailable
-from vault.storage.locks import FileClusterLocks, PostgresClusterLocks
-from vault.storage.postgres import PostgresSettings
+from vault.storage.postgres import FileClusterLocks, PostgresClusterLocks, PostgresSettings
 
 LEASE_SECONDS = 1.5
 WAIT_SECONDS = 0.4

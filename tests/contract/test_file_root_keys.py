@@ -13,10 +13,9 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from tests.helpers.keyrings import TestClock
 from vault.errors import ConfigError, Unavailable
 from vault.format.codec import pack
-from vault.keystore.files import Files
+from vault.keystore.replicas import Files
 from vault.keystore.root import antiforensic
-from vault.keystore.root.file import MATERIAL_BYTES, FileRootKeys
-from vault.keystore.root.mounts import filesystem_findings, shares_blocks
+from vault.keystore.root.file import MATERIAL_BYTES, FileRootKeys, filesystem_findings, shares_blocks
 
 KEY, AAD, TAG = b"k" * 32, b"place", b"t" * 64
 

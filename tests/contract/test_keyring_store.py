@@ -15,8 +15,8 @@ from tests.helpers.keyrings import KEYRING_ID, WIDTH_SECONDS, MemoryFiles, TestC
 from tests.helpers.memory_root_keys import MemoryRootKeys
 from tests.helpers.tcp_proxy import Mode, tcp_proxy
 from vault.errors import ConfigError, Unavailable
-from vault.keystore.directory import DirectoryReplica
 from vault.keystore.keyring import Keyring
+from vault.keystore.replicas import DirectoryReplica
 from vault.model import ShredPlan
 from vault.storage.s3.bucket import connect
 from vault.storage.s3.keyring_replica import BucketReplica

@@ -15,9 +15,8 @@ import pytest
 
 from vault.errors import ConfigError, DiskFull, FormatError, IntegrityError, NotFound, Unavailable
 from vault.ports.objects import ObjectMeta
-from vault.storage.objects.file_layout import HEADER_BYTES
 from vault.storage.objects.filesystem import FilesystemObjectStore
-from vault.storage.objects.tree import MARKER, ObjectTree
+from vault.storage.objects.tree import HEADER_BYTES, MARKER, ObjectTree
 
 NAME = "v1/acme/20500/rec_1/000000-a.seg"
 DATA = b"sealed" * 1000

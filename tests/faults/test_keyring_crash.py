@@ -41,11 +41,9 @@ from vault.crypto import ggm
 from vault.errors import ConfigError, IntegrityError, Invalid, Shredded, TooLate, Unavailable, UnderHold
 from vault.ids import TenantId
 from vault.keystore import state as states
-from vault.keystore.directory import DirectoryReplica
-from vault.keystore.files import Files
 from vault.keystore.keyring import Keyring
 from vault.keystore.recovery import repair_replica
-from vault.keystore.replicas import Replicas
+from vault.keystore.replicas import DirectoryReplica, Files, Replicas
 from vault.keystore.root.file import FileRootKeys
 from vault.model import INDEX_LEAF, Part, Pin, ShredPlan
 from vault.telemetry import Metrics

@@ -28,8 +28,8 @@ from tests.helpers.service_steps import (
 from vault.config import Config
 from vault.errors import IntegrityError
 from vault.ids import id_bytes
-from vault.keystore.directory import DirectoryReplica
 from vault.keystore.keyring import Keyring
+from vault.keystore.replicas import DirectoryReplica
 from vault.keystore.root import file
 from vault.model import HoldState
 from vault.ports.erasures import ErasureState

@@ -6,8 +6,8 @@ from tests.helpers.keyrings import TestClock
 from tests.helpers.memory_root_keys import MemoryRootKeys
 from vault.errors import Destroyed, Tampered, Unavailable
 from vault.format.codec import pack, unpack
-from vault.keystore.directory import DirectoryReplica
 from vault.keystore.keyring import Keyring
+from vault.keystore.replicas import DirectoryReplica
 from vault.keystore.root.file import FileRootKeys
 from vault.keystore.root.pairs import CompositeRootKeys, MovingRootKeys
 from vault.model import Assurance, ShredPlan

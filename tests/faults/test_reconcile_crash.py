@@ -14,7 +14,7 @@ from vault.ids import TenantId
 from vault.model import HoldState, RecordingState
 from vault.ports.progress import Silent
 from vault.services.backup.reconcile import Reconciler
-from vault.services.recordings.leaves import Coordinates
+from vault.services.recordings.dossiers import Coordinates
 from vault.services.surroundings import Surroundings
 from vault.storage.catalog.catalog import open_catalog
 from vault.wiring.adapters import RECONCILE

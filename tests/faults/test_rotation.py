@@ -23,17 +23,17 @@ from tests.helpers.keyrings import TestClock
 from tests.helpers.nodes import SOUND, add_tenant, node_config
 from tests.helpers.service_steps import MODES, assert_playable, enumerate_crashes, stage
 from vault.config import Config
-from vault.crypto.rows import open_secret
+from vault.crypto.values import open_secret
 from vault.errors import Conflict, Tampered
 from vault.ids import RecordingId, TokenId
-from vault.keystore import attack as adversary
+from vault.keystore import attack
 from vault.keystore.attack import OldKeyrings
 from vault.keystore.root import file
 from vault.keystore.root.file import FileRootKeys
 from vault.model import INDEX_LEAF, Coordinate, Part, Role
 from vault.ports.progress import Silent
 from vault.ports.recordings import RecordingQuery
-from vault.services.backup.place import BackupPlace
+from vault.services.backup.making import BackupPlace
 from vault.services.recordings.search import Wanted
 from vault.services.vault import Vault
 from vault.wiring import init_vault, open_vault
@@ -76,7 +76,7 @@ async def thief(*bases: Path, root_of: Path) -> OldKeyrings:
         for replica in config_at(each).replica_paths:
             files += [path.read_bytes() for path in replica.rglob("*") if path.is_file()]
     provider = FileRootKeys(root_keys_at(root_of), clock=TestClock())
-    return await adversary.attack([provider], files)
+    return await attack.attack([provider], files)
 
 
 async def places(vault: Vault, recording: RecordingId) -> list[Coordinate]:
@@ -145,7 +145,7 @@ async def test_no_tree_of_the_new_generation_was_ever_written_under_the_old_root
             await vault.keys.rotate(actor=OPERATOR)
             new = await record(vault, call("after"), SOUND(100))
             provider = FileRootKeys(root_keys_at(copy), clock=TestClock())
-            opened = await adversary.attack([provider], [*seen, *_files(config)])
+            opened = await attack.attack([provider], [*seen, *_files(config)])
             assert opened.heads > 1
             assert not any(opened.keys(place) for place in await places(vault, new))
     finally:

@@ -14,8 +14,8 @@ from tests.helpers.keyrings import TestClock
 from tests.helpers.openbao import MOUNT
 from tests.helpers.soak import steps
 from vault.errors import ConfigError, Destroyed, Unavailable
-from vault.keystore.directory import DirectoryReplica
 from vault.keystore.keyring import Keyring
+from vault.keystore.replicas import DirectoryReplica
 from vault.keystore.root.common import Secret
 from vault.keystore.root.transit import TransitRootKeys, TransitSession, TransitSettings
 from vault.model import ShredPlan

@@ -5,7 +5,7 @@ from __future__ import annotations
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
-from vault.access.shown import shown_digest
+from vault.access.two_people import shown_digest
 from vault.errors import Conflict
 from vault.ids import HoldId, TenantId, TokenId
 from vault.model import Hold, Principal, Role, Tenant, Token

@@ -38,11 +38,11 @@ from vault.model import (
     Tenant,
     Token,
 )
-from vault.ports.alerts import Alert
 from vault.ports.audit import AuditQuery
 from vault.ports.catalog import Catalog
 from vault.ports.cluster import Node
 from vault.ports.erasures import Erasure, ErasureBasis, ErasureId, ErasureOutcome, ErasureState
+from vault.ports.holds import Alert
 from vault.ports.policies import PolicyPreview, PolicyRequest, PolicyState
 from vault.ports.recordings import RecordingQuery, Reindexed
 from vault.ports.repeats import Keyed

@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
+from vault.certificates.batch import ObjectList, object_facts
+from vault.certificates.batch import object_list as listed
 from vault.certificates.document import (
     ALGORITHM,
     Authorisation,
@@ -35,8 +37,6 @@ from vault.certificates.document import (
     statements,
     subject,
 )
-from vault.certificates.objects import ObjectList, object_facts
-from vault.certificates.objects import object_list as listed
 from vault.crypto.signing import SigningKey
 from vault.ids import CertificateId, RecordingId, TenantId
 from vault.model import (

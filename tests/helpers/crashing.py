@@ -21,9 +21,8 @@ from tests.helpers.scratch import MEMORY
 from vault.config import Config, parse_config
 from vault.format.keyring import HEAD
 from vault.ids import RecordingId, TenantId, TokenId
-from vault.keystore.directory import DirectoryReplica
-from vault.keystore.files import Files
 from vault.keystore.keyring import Keyring
+from vault.keystore.replicas import DirectoryReplica, Files
 from vault.keystore.root.file import FileRootKeys
 from vault.model import CallFacts, Codec, Container, HoldKind, Media, Principal, Role
 from vault.retention.periods import Period
@@ -34,8 +33,8 @@ from vault.services.vault import Vault
 from vault.storage.catalog.catalog import open_catalog
 from vault.storage.journal.file import Disk
 from vault.storage.journal.journal import FileJournal
-from vault.storage.locks import FileClusterLocks
 from vault.storage.objects.filesystem import FilesystemObjectStore
+from vault.storage.postgres import FileClusterLocks
 from vault.telemetry import Metrics
 from vault.wiring.compose import Adapters, compose
 from vault.wiring.open import _recover

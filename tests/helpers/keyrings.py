@@ -16,9 +16,8 @@ from vault.format.codec import pack
 from vault.format.keyring import Head, PageRef, decode_head
 from vault.ids import TenantId
 from vault.keystore import sealing
-from vault.keystore.directory import DirectoryReplica
-from vault.keystore.files import Files
 from vault.keystore.keyring import Keyring
+from vault.keystore.replicas import DirectoryReplica, Files
 from vault.model import Assurance, Cohort, Coordinate, Finding, Part
 from vault.ports.keys import DestroyReceipt, VersionInfo
 

@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from tests.helpers.webhooks import Receiver
 from vault.errors import NotFound, Truncated, Unavailable
 from vault.ids import RecordingId
-from vault.ports.alerts import Messenger
-from vault.ports.spool import Room, Spool, SpoolFile
+from vault.ports.holds import Messenger
+from vault.ports.journal import Room, Spool, SpoolFile
 
 Kept = dict[RecordingId, dict[tuple[int, int], bytes]]
 

@@ -22,8 +22,7 @@ from vault.services.holds.holds import HoldRequest
 from vault.services.ingest.sessions import CallStart, IngestSession
 from vault.services.vault import Vault
 from vault.wiring import init_vault, open_vault
-from vault.wiring.backup import open_backups
-from vault.wiring.restore import Restored, restore_vault
+from vault.wiring.backup import Restored, open_backups, restore_vault
 
 TENANT = TenantId("northfield")
 MEDIA = Media(container=Container.RAW, codec=Codec.PCMU, rate=8000, channels=1)

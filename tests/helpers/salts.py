@@ -6,9 +6,9 @@ from contextlib import suppress
 from pathlib import Path
 
 from vault.errors import Truncated
-from vault.format.frame import unframe
+from vault.format.codec import unframe
 from vault.format.journal import HEADER_BYTES, PREFIX_BYTES, decode_header, decode_prefix, parse_file_name
-from vault.storage.objects.file_layout import HEADER_BYTES as OBJECT_HEADER_BYTES
+from vault.storage.objects.tree import HEADER_BYTES as OBJECT_HEADER_BYTES
 
 _SALT_BYTES = 24
 

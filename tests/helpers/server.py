@@ -29,7 +29,7 @@ from vault.model import Role
 from vault.server.app import serve
 from vault.telemetry import configure_logging
 from vault.wiring import init_vault, open_vault
-from vault.wiring.restore import restore_vault
+from vault.wiring.backup import restore_vault
 
 _ROOT = Path(__file__).resolve().parents[2]
 _START_SECONDS = 30.0
@@ -292,7 +292,7 @@ def _child(command, work):
 def _run(command):
     """Fork a command line of its own; its output goes into hidden files of the directory it runs in."""
     # Another user may not be able to read the interpreter's own library, so what a command loads is loaded now.
-    late = ("aiosqlite", "encodings.ascii", "multiprocessing", "vault.wiring.proof", "vault.wiring.restore")
+    late = ("aiosqlite", "encodings.ascii", "multiprocessing", "vault.wiring.proof", "vault.wiring.backup")
     shown = ("cli.transport", "rich.console", "rich.progress", "rich.table")
     for each in (*late, *shown, *COMMANDS.values()):
         importlib.import_module(each)

@@ -6,11 +6,11 @@ import struct
 from contextlib import asynccontextmanager
 
 from tests.helpers.app import TENANTS
-from vault.config.streams import StreamSettings
+from vault.config.file import StreamSettings
 from vault.model import Role
-from vault.server.connections.backpressure import Intake
 from vault.server.connections.connections import connections_of
-from vault.server.ingest import tcp as streams
+from vault.server.connections.http_protocol import Intake
+from vault.server.ingest import tcp
 from vault.server.refusal_log import Refusals
 
 
@@ -32,7 +32,7 @@ async def listening(app, **sections):
     intake = Intake(bound=config.journal.max_undurable_bytes, undurable=lambda: app.vault.journal.undurable)
     async with (
         connections.watched(),
-        streams.listening(app.vault, config, connections, intake, refusals=Refusals(), certified=[]) as ports,
+        tcp.listening(app.vault, config, connections, intake, refusals=Refusals(), certified=[]) as ports,
     ):
         yield ports
 

@@ -10,7 +10,7 @@ from tests.clients.streams import lws_fork, node_stream
 from tests.clients.vault import refusal, renamed, vault_at
 from tests.helpers.server import bearer, log_of, make_site, zygote
 from tests.helpers.websocket_recorders import AUDIO_FORK, AUDIO_STREAM, JAMBONZ, RECORDERS, VONAGE, samples, text
-from vault.protocol.live.jambonz import SUBPROTOCOLS
+from vault.protocol.live.binary import SUBPROTOCOLS
 
 pytestmark = pytest.mark.xdist_group("binary_recorders")
 LIMIT = 1_000_000

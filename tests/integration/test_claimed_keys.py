@@ -14,7 +14,7 @@ from tests.helpers.stated_starts import WAV_HEAD, near, newest, rtpengine
 from tests.helpers.streams import token_id
 from tests.helpers.uploads import BYTES, Resumable, Tus
 from vault.model import Role
-from vault.protocol.uploads.rtpengine import notification
+from vault.protocol.uploads.multipart import notification
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 

@@ -13,7 +13,7 @@ from vault.certificates.audit_chain import verify_chain
 from vault.errors import Unavailable
 from vault.ids import TenantId, TokenId
 from vault.model import Principal, Role
-from vault.services.people.denials import MOST_KINDS, WINDOW_SECONDS
+from vault.services.people.access import MOST_KINDS, WINDOW_SECONDS
 from vault.wiring import open_vault
 
 __all__ = ["app"]

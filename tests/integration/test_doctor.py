@@ -24,9 +24,8 @@ from vault.storage.catalog.catalog import open_catalog
 from vault.storage.postgres import PostgresSettings, clocks
 from vault.wiring import SystemClock, check_vault, init_vault, open_vault
 from vault.wiring.adapters import RECONCILE
-from vault.wiring.doctor import certificate_findings, clock_finding
+from vault.wiring.doctor import certificate_findings, clock_finding, disk_findings, file_findings
 from vault.wiring.lineage import KEYRING_RANK
-from vault.wiring.owners import disk_findings, file_findings
 
 NAMED = {"processor": "Northfield IT Ltd", "contact": "privacy@northfield.example"}
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)

@@ -27,7 +27,7 @@ from vault.crypto.signing import VerifyKey
 from vault.errors import Unavailable
 from vault.ids import RecordingId, TenantId
 from vault.model import Part, Role
-from vault.storage.locks import FileClusterLocks
+from vault.storage.postgres import FileClusterLocks
 
 __all__ = ["app"]
 

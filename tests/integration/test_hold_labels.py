@@ -9,7 +9,7 @@ from tests.helpers.app import PCMU, app, sound
 from vault.errors import Unavailable
 from vault.model import Role
 from vault.ports.objects import Deletion
-from vault.services.holds import labels as holds_labels
+from vault.services.holds import holds
 
 __all__ = ["app"]
 
@@ -54,7 +54,7 @@ async def test_a_hold_is_answered_once_it_protects_and_its_objects_say_so_when_t
             raise Unavailable("the store is away")
         await set_held(name, held=held)
 
-    monkeypatch.setattr(holds_labels, "_AGAIN_SECONDS", 0.01)
+    monkeypatch.setattr(holds, "_AGAIN_SECONDS", 0.01)
     monkeypatch.setattr(store, "set_held", away)
     answer = await app.hold(recording)
     assert (answer.status, answer.json["state"]) == (201, "active")

@@ -11,7 +11,7 @@ from tests.helpers.app import PURPOSE, App, running, sound
 from tests.helpers.crashing import memory_directory
 from tests.helpers.phone_numbers import number_in
 from tests.helpers.tenants import metadata_kept
-from vault.crypto.blind import Field, token
+from vault.crypto.values import Field, token
 from vault.errors import Shredded
 from vault.ids import RecordingId, TenantId
 from vault.model import INDEX_LEAF, Coordinate, Part, Role

@@ -7,7 +7,7 @@ import asyncio
 from tests.helpers.app import PCMU, PURPOSE, TENANTS, App, app, sound
 from tests.helpers.recorder import until
 from vault.model import Role
-from vault.services.ingest import open_rows as beginning
+from vault.services.ingest import open_rows
 
 __all__ = ["app"]
 
@@ -111,7 +111,7 @@ async def test_no_change_of_region_takes_a_call_from_who_found_it_before(app):
 
 async def test_existing_calls_are_found_in_every_spelling_once_they_are_reindexed(app, monkeypatch):
     with monkeypatch.context() as before:
-        before.setattr(beginning, "read_parties", lambda facts, _: facts)
+        before.setattr(open_rows, "read_parties", lambda facts, _: facts)
         older = await calls(app, (*THEIRS, OTHERS[0]), "older")
     assert await found(app, NUMBER) == {older[0]}
     refused = await app.ask("POST", f"/v1/tenants/{TENANT}/reindex", Role.COMPLIANCE, body={})
@@ -127,7 +127,7 @@ async def test_existing_calls_are_found_in_every_spelling_once_they_are_reindexe
 async def test_a_mobile_number_of_mexico_is_one_with_its_former_prefix_and_without(app, monkeypatch):
     spellings = ("+52 1 55 1234 5678", "+52 55 1234 5678", "sip:+5215512345678@pbx.example.com")
     with monkeypatch.context() as before:
-        before.setattr(beginning, "read_parties", lambda facts, _: facts)
+        before.setattr(open_rows, "read_parties", lambda facts, _: facts)
         older = await calls(app, ("+5215512345678",), "older")
     theirs = {*older, *await calls(app, spellings, "theirs")}
     for spelling in spellings:
@@ -138,7 +138,7 @@ async def test_a_mobile_number_of_mexico_is_one_with_its_former_prefix_and_witho
 
 
 async def test_a_large_catalog_is_reindexed_page_by_page(app, monkeypatch):
-    monkeypatch.setattr("vault.services.tenants.reindexing._PAGE", 2)
+    monkeypatch.setattr("vault.services.tenants.tenants._PAGE", 2)
     older = await calls(app, THEIRS[:5], "older")
     seen, before = [], None
     while True:

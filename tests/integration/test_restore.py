@@ -17,8 +17,7 @@ from vault.ids import TenantId
 from vault.model import HoldState, RecordingState
 from vault.ports.progress import Silent
 from vault.ports.recordings import RecordingQuery
-from vault.wiring.backup import open_backups
-from vault.wiring.restore import reconcile_vault
+from vault.wiring.backup import open_backups, reconcile_vault
 
 SOUTH = TenantId("southgate")
 

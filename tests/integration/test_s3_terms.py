@@ -17,7 +17,7 @@ from tests.helpers.s3requests import MD5, WAV, ask, begun, code, keys, listing, 
 from tests.helpers.tenants import metadata_kept
 from vault.errors import Unavailable
 from vault.model import HoldKind, Role
-from vault.retention.review import suggest_review
+from vault.retention.decide import suggest_review
 
 __all__ = ["app", "recorder"]
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from tests.helpers.damaged import MUTATIONS, mutated
 from tests.helpers.soak import examples
 from vault.errors import VaultError
-from vault.protocol.s3.aws_chunked import ChunkedDecoder
+from vault.protocol.s3.body import ChunkedDecoder
 from vault.protocol.s3.sigv4 import ChunkSigner, Claim
 
 KEY = b"k" * 32

@@ -26,7 +26,7 @@ from tests.helpers.crashing import (
     storing,
 )
 from tests.helpers.crashing import call as call_of
-from vault.access.shown import shown_digest
+from vault.access.two_people import shown_digest
 from vault.errors import Refused
 from vault.ids import RecordingId
 from vault.model import HoldState, Role

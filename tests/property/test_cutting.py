@@ -7,7 +7,7 @@ from itertools import pairwise
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from vault.services.ingest.cutting import HURRIED, UNHURRIED, seconds_to_cut
+from vault.services.ingest.storing import HURRIED, UNHURRIED, seconds_to_cut
 
 AGES = st.floats(0.001, 100_000.0)
 STORED = st.integers(0, 5_000)

@@ -19,11 +19,9 @@ from tests.helpers.audiohook_client import (
 from tests.helpers.damaged import MUTATIONS, mutated
 from tests.helpers.hook_recorders import UUID_FRAME, audio, frame
 from vault.errors import Unauthenticated, VaultError
-from vault.protocol.live.audiohook import AudioHook
-from vault.protocol.live.audiosocket import ORDERLY, AudioSocket
+from vault.protocol.live.audiohook import AudioHook, parse_signature, verify
 from vault.protocol.live.events import Audio, Ended, Gap, Paused, Resumed, Say, Started
-from vault.protocol.live.http_signatures import parse_signature, verify
-from vault.protocol.live.rtpengine_tcp import RtpengineTcp
+from vault.protocol.live.streams import ORDERLY, AudioSocket, RtpengineTcp
 
 SOCKET = (UUID_FRAME, *(audio(bytes([n]) * 320) for n in range(4)), frame(0x03, b"7"), audio(b"ab"), frame(0x00))
 RTPENGINE = (b"call_key:call-7|caller:+442079460000\0", *(bytes([n]) * 320 for n in range(6)))

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from vault.errors import FormatError
 from vault.format.names import manifest_name, segment_name
-from vault.format.object_list import pack_objects, unpack_objects
+from vault.format.segment import pack_objects, unpack_objects
 from vault.ids import RecordingId, TenantId
 from vault.model import MANIFEST_INDEX, SegmentRef
 

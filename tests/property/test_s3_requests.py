@@ -8,7 +8,7 @@ from tests.helpers.damaged import MUTATIONS, mutated
 from tests.helpers.s3documents import MD5, document
 from tests.helpers.sigv4 import NOW, PRESIGNED, S3, SECRET, authorized, streaming
 from vault.errors import Invalid, VaultError
-from vault.protocol.s3 import requests as s3
+from vault.protocol.s3 import requests
 from vault.protocol.s3.body import plan_body
 from vault.protocol.s3.sigv4 import RequestHead, read_claim, verify
 
@@ -31,8 +31,8 @@ def test_damaged_heads_end_in_an_answer(head):
         broken = damaged(head, seed)
         try:
             claim = read_claim(broken)
-            s3.operation(broken.method, "key", broken.parameters(), copies=False)
-            s3.meta_facts(broken.headers)
+            requests.operation(broken.method, "key", broken.parameters(), copies=False)
+            requests.meta_facts(broken.headers)
             plan_body(broken, claim)
             verify(claim, broken, SECRET, now=NOW)
         except VaultError:
@@ -45,7 +45,7 @@ def test_damaged_documents_end_in_an_answer():
         pieces = mutated(lines, seed)
         text = b"".join(each if isinstance(each, bytes) else each.encode(errors="surrogatepass") for each in pieces)
         try:
-            found = s3.parse_complete(text)
+            found = requests.parse_complete(text)
         except Invalid:
             continue
         assert found
@@ -53,4 +53,4 @@ def test_damaged_documents_end_in_an_answer():
 
 @given(first=st.text(max_size=120), second=st.text(max_size=120))
 def test_two_keys_never_lead_to_one_call(first, second):
-    assert (s3.call_key_for(first) == s3.call_key_for(second)) is (first == second)
+    assert (requests.call_key_for(first) == requests.call_key_for(second)) is (first == second)

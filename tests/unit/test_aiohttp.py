@@ -18,7 +18,7 @@ from vault.server.connections.http_protocol import arrived
 
 ROOT = Path(__file__).parents[2]
 HTTP = "vault.server.connections.http_protocol"
-SOCKET = "vault.server.ingest.websocket_reader"
+SOCKET = "vault.server.ingest.websocket"
 USED = {
     HTTP: {
         "_buffer_paused",

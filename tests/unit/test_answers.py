@@ -1,6 +1,6 @@
 import pytest
 
-from vault.crypto.rows import open_answer, seal_answer
+from vault.crypto.values import open_answer, seal_answer
 from vault.errors import FormatError, Malformed, Tampered
 from vault.ids import TokenId
 from vault.model import DataKey

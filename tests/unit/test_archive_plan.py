@@ -7,9 +7,9 @@ import signal
 
 import pytest
 
-from cli.archives.calls import Dates
-from cli.archives.parallel_work import ParallelWork
 from cli.archives.plan import Item, Reader, Why, by_key, is_report
+from cli.archives.sending import ParallelWork
+from cli.archives.tables import Dates
 from vault.errors import Forbidden, Invalid, Unavailable
 
 WAV = b"RIFF\x24\x00\x00\x00WAVEfmt "

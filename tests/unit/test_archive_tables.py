@@ -7,8 +7,7 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
-from cli.archives.calls import Dates, NoZone, columns_of, row_facts
-from cli.archives.tables import read_table
+from cli.archives.tables import Dates, NoZone, columns_of, read_table, row_facts
 from vault.errors import Invalid
 
 HEADER = ["file", "from", "Note, internal"]

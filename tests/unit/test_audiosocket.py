@@ -3,8 +3,8 @@ import pytest
 from tests.helpers.hook_recorders import CALL, UUID_FRAME, audio, frame
 from vault.errors import Invalid
 from vault.model import Codec, Container, Media
-from vault.protocol.live.audiosocket import ORDERLY, AudioSocket
 from vault.protocol.live.events import MOST, Audio, Broken, Dtmf, Ended, LeftOut, Started
+from vault.protocol.live.streams import ORDERLY, AudioSocket
 
 
 def started(first=b"\1\2"):

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.vectors.generate import load
-from vault.crypto.blind import Field, token
+from vault.crypto.values import Field, token
 from vault.model import DataKey
 
 LEAF = DataKey(bytes(range(32)))

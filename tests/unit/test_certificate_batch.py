@@ -14,11 +14,10 @@ from jwcrypto.jws import JWS
 
 from tests.helpers.certificates import GONE, ISSUER, STRANGER, final, provisional
 from vault.certificates.batch import TYPE as BATCH_TYPE
-from vault.certificates.batch import BatchStatement, Membership, statement_payload, verify_statement
+from vault.certificates.batch import BatchStatement, Membership, Tree, leaf_hash, statement_payload, verify_statement
 from vault.certificates.canonical import canonical_json
 from vault.certificates.document import TYPE, Issuer, verify_certificate
 from vault.certificates.template import Entry, Form
-from vault.certificates.tree import Tree, leaf_hash
 from vault.crypto.signing import SigningKey, encode_base64url, protected_header, sign_compact
 from vault.errors import FormatError, IntegrityError, Invalid, Tampered
 from vault.ids import CertificateId

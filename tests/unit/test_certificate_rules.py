@@ -14,7 +14,7 @@ import rfc8785
 
 from tests.helpers.certificates import CASE, GONE, ISSUER, STRANGER, final, object_list, provisional
 from vault.certificates.batch import TYPE as BATCH_TYPE
-from vault.certificates.batch import BatchStatement, statement_payload
+from vault.certificates.batch import BatchStatement, Tree, leaf_hash, statement_payload
 from vault.certificates.canonical import canonical_json
 from vault.certificates.document import (
     TYPE,
@@ -23,9 +23,7 @@ from vault.certificates.document import (
     verify_certificate,
     verify_objects,
 )
-from vault.certificates.rules import Rule
-from vault.certificates.statements import CLAIMS, PUBLISHED
-from vault.certificates.tree import Tree, leaf_hash
+from vault.certificates.statements import CLAIMS, PUBLISHED, Rule
 from vault.crypto.derive import commitment
 from vault.crypto.signing import encode_base64url, sign_compact
 from vault.errors import VaultError

@@ -49,7 +49,7 @@ from vault.certificates.document import (
 from vault.certificates.template import Entry, Form
 from vault.errors import IntegrityError, Invalid, NotFound, Tampered, Unavailable
 from vault.format.names import manifest_name, segment_name
-from vault.format.object_list import pack_objects
+from vault.format.segment import pack_objects
 from vault.model import (
     BatchPlace,
     CertificateStatus,
@@ -62,10 +62,9 @@ from vault.model import (
 )
 from vault.ports.objects import Deletion, ObjectMeta
 from vault.ports.shreds import CertificateBatch, Shred
-from vault.services.certificates import content as attest
-from vault.services.certificates.batches import Certificates, Draft
+from vault.services.certificates import content
 from vault.services.certificates.content import Identity
-from vault.services.certificates.issuing import Certifier, Deletions
+from vault.services.certificates.issuing import Certificates, Certifier, Deletions, Draft
 from vault.services.deletion.shredding import Shredder
 from vault.services.surroundings import Surroundings
 from vault.storage.catalog.catalog import SqlCatalog, open_catalog
@@ -335,7 +334,7 @@ async def test_a_failed_or_unknown_key_copy_is_never_made_final_by_waiting(scene
     [first] = [each for each in await documents_of(issued) if each.parties.tenant == OTHER]
     copies = tuple(replace(copy, result=result) if copy.where is place else copy for copy in key_copies())
     broken = replace(first, sanitisation=replace(first.sanitisation, key_copies=copies))
-    assert not attest.can_be_final(broken)
+    assert not content.can_be_final(broken)
     batch = scene.certificates().sign(
         [Draft(Entry.of(broken), Form.of(broken), (Part.AUDIO,))], status=CertificateStatus.PROVISIONAL, at=NOW
     )

@@ -7,8 +7,8 @@ import pytest
 from pydantic import BaseModel, ValidationError
 
 from vault.config import Config, S3Access, S3Section, load_config, parse_config
+from vault.config.file import Listener, RtpengineListener
 from vault.config.root import AwsKmsRootSection, FileRootSection, Pkcs11RootSection, TransitRootSection
-from vault.config.streams import Listener, RtpengineListener
 from vault.errors import ConfigError
 from vault.retention.periods import Period
 from vault.server.api.tenants import AddTenant, ChangeTenant

@@ -17,7 +17,7 @@ from tests.helpers.documents import blocks, looks_like_shell, typed
 from vault.access.permissions import PERMISSIONS, Act
 from vault.model import Role
 from vault.server.ingest.uploading import Receipt
-from vault.server.openapi import build
+from vault.server.operation import build
 from vault.server.operations import OPERATIONS
 
 ROOT = Path(__file__).parents[2]

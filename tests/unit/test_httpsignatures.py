@@ -8,8 +8,8 @@ import pytest
 from tests.helpers.audiohook_client import COMPONENTS, CREATED, KEY, SECRET, SIGNATURE, SIGNATURE_INPUT
 from tests.helpers.httpsignatures import signed
 from vault.errors import Unauthenticated, Unavailable
-from vault.protocol.live import http_signatures as httpsignatures
-from vault.protocol.live.http_signatures import Nonces, parse_signature, signature_base, verify
+from vault.protocol.live import audiohook
+from vault.protocol.live.audiohook import Nonces, parse_signature, signature_base, verify
 
 REQUIRED = frozenset(COMPONENTS)
 # RFC 9421 appendix B.1.5 and B.2.5.
@@ -132,7 +132,7 @@ def test_a_signature_opens_one_connection_for_as_long_as_it_is_good():
 
 
 def test_nonces_are_forgotten_when_their_signatures_are_too_old_and_are_bounded(monkeypatch):
-    monkeypatch.setattr(httpsignatures, "_MAX_NONCES", 3)
+    monkeypatch.setattr(audiohook, "_MAX_NONCES", 3)
     nonces = Nonces()
     signature = check()
     for number in range(3):

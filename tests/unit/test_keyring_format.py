@@ -15,8 +15,7 @@ from vault.format import keyring as fmt
 from vault.format.codec import pack, unpack
 from vault.ids import TenantId
 from vault.keystore import sealing
-from vault.keystore.root import antiforensic
-from vault.keystore.root import common as wrapping
+from vault.keystore.root import antiforensic, common
 from vault.model import Cohort, Part, Pin
 
 ID = bytes(range(16))
@@ -257,7 +256,7 @@ def opened(case: dict) -> bytes | None:
             assert read_root(case["version"], data).hex() == case["root_key"]
         case "wrapped key":
             root, blob, aad = (bytes.fromhex(case[name]) for name in ("root_key", "wrapped", "aad"))
-            assert wrapping.unwrap_bytes(root, case["version"], blob, aad).hex() == case["key"]
+            assert common.unwrap_bytes(root, case["version"], blob, aad).hex() == case["key"]
         case kind:
             raise AssertionError(kind)
     return None

@@ -10,7 +10,7 @@ import pytest
 from vault.crypto import ggm
 from vault.errors import UnderHold
 from vault.ids import TenantId
-from vault.keystore import state as states
+from vault.keystore import state
 from vault.keystore.state import Page, State
 from vault.model import Cohort, Coordinate, Part, Pin, ShredPlan
 
@@ -44,8 +44,8 @@ def pin(first: int, last: int, tag: bytes) -> Pin:
 
 def left(before: State, plan: ShredPlan) -> set[int]:
     """Return which of the first eight leaves have a key after the shred, which is proved as the engine proves it."""
-    after = states.shredded(before, plan)
-    states.verify_shred(before, after, plan, after)
+    after = state.shredded(before, plan)
+    state.verify_shred(before, after, plan, after)
     cover = after.cover(COHORT)
     return {leaf for leaf in range(8) if cover is not None and ggm.derives(cover, leaf)}
 
@@ -54,10 +54,10 @@ def test_a_leaf_that_is_kept_longer_survives_the_day_of_its_cohort_and_goes_on_i
     before = world(pin(2, 5, POLICY))
     passed = replace(PLAN, due_through=10)
     assert left(before, passed) == {2, 3, 4, 5}
-    assert states.has_due(before, passed)
-    survivors = states.shredded(before, passed)
+    assert state.has_due(before, passed)
+    survivors = state.shredded(before, passed)
     assert left(survivors, replace(passed, expired={COHORT: ((3, 4),)})) == {2, 5}
-    assert not states.has_due(survivors, passed)
+    assert not state.has_due(survivors, passed)
 
 
 def test_a_leaf_that_goes_sooner_goes_before_the_day_of_its_cohort_unless_something_keeps_it() -> None:

@@ -2,7 +2,7 @@
 
 import pytest
 
-from vault.media.ends import TAIL_BYTES, says_end
+from vault.media.heads import TAIL_BYTES, says_end
 from vault.model import Container
 
 LIST = bytes.fromhex("4c49535404000000494e464f")

@@ -7,13 +7,13 @@ import sys
 
 import pytest
 
-from vault.wiring.process_memory import may_lock, memory_findings
+from vault.wiring.open import may_lock, memory_findings
 
 SWAPPING = "Filename Type Size Used Priority\n/dev/sda2 partition 1000 0 -2\n"
 GUARDED = """
 import ctypes, json, os, resource
 from pathlib import Path
-from vault.wiring.process_memory import guard_memory, may_lock
+from vault.wiring.open import guard_memory, may_lock
 guard_memory()
 lines = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
 print(json.dumps({

@@ -6,7 +6,7 @@ import hashlib
 
 import pytest
 
-from vault.certificates.tree import Tree, leaf_hash, root_of, verify_inclusion
+from vault.certificates.batch import Tree, leaf_hash, root_of, verify_inclusion
 from vault.errors import FormatError, Tampered
 
 # The leaves and roots that Certificate Transparency's own tests use.

@@ -13,9 +13,9 @@ ONLY_IN = {
     r"\.isoformat\(": {
         "vault/certificates/canonical.py",
         "vault/storage/objects/names.py",
-        "cli/archives/retention_preview.py",
-        "cli/archives/calls.py",
-        "cli/instants.py",
+        "cli/archives/plan.py",
+        "cli/archives/tables.py",
+        "cli/arguments.py",
     },
 }
 

@@ -26,8 +26,8 @@ from vault.ports.erasures import Erasure, ErasureBasis, ErasureId, ErasureOutcom
 from vault.ports.policies import PolicyPreview, PolicyRequest, PolicyState
 from vault.ports.recordings import Kept
 from vault.ports.shreds import SweepOverride
-from vault.server.api.names import with_names
-from vault.server.openapi import build
+from vault.server.context import with_names
+from vault.server.operation import build
 from vault.server.operations import OPERATIONS, openapi
 from vault.services.ingest.sessions import FRAMES_LEFT_OUT, LEFT_OUT, STATED_START
 
@@ -177,7 +177,7 @@ def test_what_the_views_render_is_what_the_document_promises(described):
     from vault.server.api.tenants import render_tenant  # noqa: PLC0415
     from vault.server.api.tokens import render_token  # noqa: PLC0415
     from vault.services.deletion.erasures import ErasureView  # noqa: PLC0415
-    from vault.services.playback.showing import RecordingView  # noqa: PLC0415
+    from vault.services.playback.playback import RecordingView  # noqa: PLC0415
     from vault.services.tenants.tenants import TenantView  # noqa: PLC0415
 
     row = samples.recording()

@@ -7,7 +7,7 @@ from ipaddress import ip_network
 import pytest
 
 from vault.errors import Invalid
-from vault.protocol.facts.json_text import NotJson, Repeated, load_unique
+from vault.protocol.facts.metadata import NotJson, Repeated, load_unique
 from vault.protocol.origins import checked_origins
 from vault.protocol.webhook import is_forbidden_address
 from vault.services.tenants.tenants import Webhooks, resolve

@@ -7,8 +7,7 @@ from datetime import timedelta
 import pytest
 
 from vault.errors import ConfigError, Invalid
-from vault.retention.bounds import check_new_width, retention_bounds
-from vault.retention.periods import Period, parse_period
+from vault.retention.periods import Period, check_new_width, parse_period, retention_bounds
 
 NINETY, DAY, SEVEN_YEARS = (parse_period(text) for text in ("90d", "1d", "7y"))
 

@@ -10,7 +10,7 @@ import pytest
 from tests.helpers.retention import hold
 from vault.errors import Conflict, Invalid
 from vault.model import HoldKind, HoldState
-from vault.retention.review import (
+from vault.retention.decide import (
     check_not_sooner,
     check_release,
     check_review,

@@ -11,8 +11,7 @@ from vault.keystore.root.file import FileRootKeys
 from vault.keystore.root.pairs import CompositeRootKeys, MovingRootKeys
 from vault.model import Assurance
 from vault.wiring import SystemClock
-from vault.wiring.adapters import root_keys
-from vault.wiring.root_keys import root_directories
+from vault.wiring.adapters import root_directories, root_keys
 
 TRANSIT = {"kind": "transit", "transit": {"address": "https://vault.example.org", "token": "s.secret"}}
 PKCS11 = {"kind": "pkcs11", "pkcs11": {"library": "/lib/p11.so", "token": "t", "pin": "hunter2"}}
@@ -63,7 +62,7 @@ def test_while_a_vault_moves_it_is_as_good_as_the_worse_provider():
 
 
 def test_a_missing_extra_says_what_to_install(monkeypatch):
-    monkeypatch.setattr("vault.wiring.root_keys.find_spec", lambda name: None)
+    monkeypatch.setattr("vault.wiring.adapters.find_spec", lambda name: None)
     with pytest.raises(ConfigError) as caught:
         provider(root=PKCS11)
     assert caught.value.hint == "pip install 'callvault[pkcs11]'"

@@ -10,7 +10,7 @@ from multidict import CIMultiDict
 from vault.errors import Invalid, UnsupportedMedia, VaultError
 from vault.ids import parse_call_key
 from vault.protocol.facts.parties import read_parties
-from vault.protocol.uploads.rtpengine import event_name, notification
+from vault.protocol.uploads.multipart import event_name, notification
 
 SENT = {
     "X-Recording-Call-ID": "1-4242@192.0.2.7",

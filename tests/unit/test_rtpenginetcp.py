@@ -3,9 +3,8 @@ import pytest
 from vault.errors import Invalid
 from vault.ids import call_key_of
 from vault.model import CallFacts, Codec, Container, Media
-from vault.protocol.live.audiosocket import ORDERLY
 from vault.protocol.live.events import Audio, Ended, Started
-from vault.protocol.live.rtpengine_tcp import RtpengineTcp
+from vault.protocol.live.streams import ORDERLY, RtpengineTcp
 
 HASHED = call_key_of("a" * 500)
 

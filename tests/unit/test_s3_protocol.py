@@ -10,9 +10,8 @@ from tests.helpers.s3documents import MD5, document
 from vault.errors import Forbidden, Invalid, TooLarge
 from vault.ids import TokenId, parse_call_key
 from vault.model import DataKey
-from vault.protocol.s3 import requests as s3
-from vault.protocol.s3.aws_chunked import ChunkedDecoder
-from vault.protocol.s3.body import BodyPlan, S3Body, WholeChecks, plan_body, whole_checks
+from vault.protocol.s3 import requests
+from vault.protocol.s3.body import BodyPlan, ChunkedDecoder, S3Body, WholeChecks, plan_body, whole_checks
 from vault.protocol.s3.sigv4 import Claim, RequestHead
 
 
@@ -38,7 +37,7 @@ from vault.protocol.s3.sigv4 import Claim, RequestHead
     ],
 )
 def test_each_operation_has_one_address(method, key, query, expected):
-    assert s3.operation(method, key, query, copies=False) == expected
+    assert requests.operation(method, key, query, copies=False) == expected
 
 
 @pytest.mark.parametrize(
@@ -59,15 +58,15 @@ def test_each_operation_has_one_address(method, key, query, expected):
 )
 def test_what_does_not_add_a_recording_is_refused(method, key, query, copies):
     with pytest.raises(Forbidden):
-        s3.operation(method, key, query, copies=copies)
+        requests.operation(method, key, query, copies=copies)
 
 
 def test_what_rclone_knows_a_file_by_is_told_again_and_nothing_else():
     said = {"mtime": "1764000000.5", "md5chksum": "1B2M2Y8AsgTpgAmY7PhCfg==", "from": "+442079460123", "own": "x"}
     headers = [(f"X-Amz-Meta-{name}", value) for name, value in said.items()]
-    facts, _ = s3.meta_facts(headers)
-    assert s3.rclone_headers(facts.extra) == {f"x-amz-meta-{name}": said[name] for name in ("mtime", "md5chksum")}
-    assert s3.rclone_headers({}) == {}
+    facts, _ = requests.meta_facts(headers)
+    assert requests.rclone_headers(facts.extra) == {f"x-amz-meta-{name}": said[name] for name in ("mtime", "md5chksum")}
+    assert requests.rclone_headers({}) == {}
 
 
 NAMES = [
@@ -88,26 +87,26 @@ NAMES = [
 
 
 def test_every_key_leads_to_a_call_key_of_its_own():
-    keys = [s3.call_key_for(name) for name in NAMES]
+    keys = [requests.call_key_for(name) for name in NAMES]
     assert len(set(keys)) == len(NAMES)
     for key in keys:
         assert parse_call_key(key + "~100")
-    assert s3.call_key_for("call-1") == "call-1"
-    assert s3.call_key_for("2026/a b.wav") == "2026=2Fa=20b.wav"
+    assert requests.call_key_for("call-1") == "call-1"
+    assert requests.call_key_for("2026/a b.wav") == "2026=2Fa=20b.wav"
 
 
 @pytest.mark.parametrize("value", [None, "", "binary/octet-stream", "application/data", "video/mp4", "text/plain"])
 def test_a_content_type_that_is_not_of_audio_says_nothing(value):
-    assert s3.audio_type(value) is None
+    assert requests.audio_type(value) is None
     for told in ("Audio/wav", "video/webm", "application/ogg; codecs=opus"):
-        assert s3.audio_type(told) == told
+        assert requests.audio_type(told) == told
 
 
 def test_the_list_of_parts_is_read_with_and_without_quotes_and_prefixes():
     quoted = document((1, f"&quot;{MD5}&quot;"), (3, MD5.upper()))
-    assert [(part.number, part.etag) for part in s3.parse_complete(quoted)] == [(1, MD5), (3, MD5)]
+    assert [(part.number, part.etag) for part in requests.parse_complete(quoted)] == [(1, MD5), (3, MD5)]
     prefixed = quoted.replace(b"<Part", b"<s:Part").replace(b"</Part", b"</s:Part")
-    assert s3.parse_complete(prefixed)
+    assert requests.parse_complete(prefixed)
 
 
 @pytest.mark.parametrize(
@@ -122,25 +121,25 @@ def test_the_list_of_parts_is_read_with_and_without_quotes_and_prefixes():
         b'<!DOCTYPE a [<!ENTITY b "c">]>' + document((1, MD5)),
         b"<a>" * 100_000,
         b"<?xml version='1.0' encoding='no-such'?>" + document((1, MD5)),
-        document((1, MD5)) + b" " * s3.MAX_XML_BYTES,
+        document((1, MD5)) + b" " * requests.MAX_XML_BYTES,
         document(*[(1, MD5)] * 10_001),
     ],
 )
 def test_what_is_no_list_of_parts_is_refused(text):
     with pytest.raises(Invalid):
-        s3.parse_complete(text)
+        requests.parse_complete(text)
 
 
 def test_parts_come_in_ascending_order():
     with pytest.raises(Invalid) as caught:
-        s3.parse_complete(document((2, MD5), (1, MD5)))
+        requests.parse_complete(document((2, MD5), (1, MD5)))
     assert caught.value.facts == {"s3": "InvalidPartOrder"}
 
 
 def test_what_answers_say_is_escaped():
-    text = s3.render("R", [("Key", "a<b>&\x00"), ("Part", [("Size", "1")])]).decode()
+    text = requests.render("R", [("Key", "a<b>&\x00"), ("Part", [("Size", "1")])]).decode()
     assert "<Key>a&lt;b&gt;&amp;\ufffd</Key><Part><Size>1</Size></Part>" in text
-    assert b"<Code>SlowDown</Code>" in s3.error_document("SlowDown", "m", request_id="r")
+    assert b"<Code>SlowDown</Code>" in requests.error_document("SlowDown", "m", request_id="r")
 
 
 def claim(payload):
@@ -257,7 +256,7 @@ def test_a_mode_that_is_not_offered_is_refused(payload):
 
 
 def test_a_secret_opens_for_its_token_and_key_alone():
-    from vault.crypto.rows import open_secret, seal_secret  # noqa: PLC0415
+    from vault.crypto.values import open_secret, seal_secret  # noqa: PLC0415
     from vault.errors import FormatError, Tampered  # noqa: PLC0415
 
     token, other = (TokenId(f"tok_{digit * 32}") for digit in "01")

@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from vault.errors import Invalid
-from vault.protocol.s3.terms import Terms, terms
+from vault.protocol.s3.requests import Terms, terms
 
 NOW = datetime(2026, 11, 30, tzinfo=UTC)
 LATER = "2033-01-31T00:00:00Z"

@@ -11,7 +11,7 @@ from vault.crypto.derive import Purpose, subkey
 from vault.crypto.sealed import HEAD_BYTES, SegmentOpener, open_segment, seal_manifest, seal_segment
 from vault.errors import FormatError, IntegrityError, Tampered, TooLarge, Truncated
 from vault.format import codec
-from vault.format.frame import MAX_HEADER_BYTES, frame, unframe
+from vault.format.codec import MAX_HEADER_BYTES, frame, unframe
 from vault.format.names import MAX_INDEX, MAX_PERIOD
 from vault.format.segment import (
     MAX_NUMBER,

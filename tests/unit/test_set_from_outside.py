@@ -13,7 +13,7 @@ ROOT = Path(__file__).parents[2]
 OWN = ("self", "cls")
 
 ALLOWED: Mapping[str, str] = {
-    "vault/server/connections/backpressure.py: line.unused": "its intake alone counts it, for every piece read",
+    "vault/server/connections/http_protocol.py: line.unused": "its intake alone counts it, for every piece read",
     "vault/server/connections/http_protocol.py: content._exception": "aiohttp has no way to take an exception back",
     "vault/server/ingest/websocket.py: self._idle.heard_at": "noted for every piece of audio, and a call costs more",
     "vault/server/idempotency.py: error.hint": "only who holds the key of the request knows what its sender is to do",

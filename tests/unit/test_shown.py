@@ -2,7 +2,7 @@
 
 import pytest
 
-from vault.access.shown import check_shown, shown_digest
+from vault.access.two_people import check_shown, shown_digest
 from vault.errors import ChangedSince, Invalid
 
 

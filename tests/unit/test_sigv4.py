@@ -13,7 +13,7 @@ import pytest
 
 from tests.helpers.sigv4 import DATE, HOST, NOW, PRESIGNED, S3, SCOPE, SECRET, authorized, streaming
 from vault.errors import Forbidden, Invalid, Unauthenticated
-from vault.protocol.s3.aws_chunked import ChunkedDecoder
+from vault.protocol.s3.body import ChunkedDecoder
 from vault.protocol.s3.checksums import ALGORITHMS
 from vault.protocol.s3.sigv4 import (
     ALGORITHM,

@@ -11,8 +11,7 @@ from vault.errors import (
     UnsupportedMedia,
     UnsupportedVersion,
 )
-from vault.protocol.uploads import ietf as resumable
-from vault.protocol.uploads import tus
+from vault.protocol.uploads import ietf, tus
 from vault.protocol.uploads.resumable import (
     STEPS,
     Description,
@@ -129,37 +128,37 @@ def test_no_request_passes_the_announced_length():
     ("value", "complete"), [("?1", True), ("?0", False), (" ?1 ", True), ("?1;q=1", True), ("?0 ;x", False)]
 )
 def test_completeness_is_a_structured_boolean(value, complete):
-    assert resumable.creation({"Upload-Complete": value}, None, limit=LIMIT).complete is complete
+    assert ietf.creation({"Upload-Complete": value}, None, limit=LIMIT).complete is complete
 
 
 @pytest.mark.parametrize("value", ["1", "true", "?2", "?1, ?0", "", '"?1"'])
 def test_another_completeness_is_as_if_it_were_not_there(value):
     with pytest.raises(Malformed):
-        resumable.creation({"Upload-Complete": value}, None, limit=LIMIT)
+        ietf.creation({"Upload-Complete": value}, None, limit=LIMIT)
 
 
 @pytest.mark.parametrize("value", ["-1", "1.0", "x", "1" * 16])
 def test_another_length_is_as_if_it_were_not_there(value):
-    read = resumable.creation({"Upload-Complete": "?0", "Upload-Length": value}, None, limit=LIMIT)
+    read = ietf.creation({"Upload-Complete": "?0", "Upload-Length": value}, None, limit=LIMIT)
     assert read.length is None
 
 
 def test_the_length_comes_from_either_indicator_and_both_must_agree():
     whole = {"Upload-Complete": "?1"}
-    assert resumable.creation(whole, 100, limit=LIMIT).length == 100
-    assert resumable.creation({**whole, "Upload-Length": "100"}, None, limit=LIMIT).length == 100
-    assert resumable.creation({"Upload-Complete": "?0"}, 100, limit=LIMIT).length is None
+    assert ietf.creation(whole, 100, limit=LIMIT).length == 100
+    assert ietf.creation({**whole, "Upload-Length": "100"}, None, limit=LIMIT).length == 100
+    assert ietf.creation({"Upload-Complete": "?0"}, 100, limit=LIMIT).length is None
     with pytest.raises(InconsistentLength):
-        resumable.creation({**whole, "Upload-Length": "101"}, 100, limit=LIMIT)
-    part = {"Content-Type": resumable.PARTIAL, "Upload-Offset": "40", **whole}
-    assert resumable.append(part, 60, limit=LIMIT).length == 100
+        ietf.creation({**whole, "Upload-Length": "101"}, 100, limit=LIMIT)
+    part = {"Content-Type": ietf.PARTIAL, "Upload-Offset": "40", **whole}
+    assert ietf.append(part, 60, limit=LIMIT).length == 100
     with pytest.raises(UnsupportedMedia):
-        resumable.append({**part, "Content-Type": tus.BYTES}, 60, limit=LIMIT)
+        ietf.append({**part, "Content-Type": tus.BYTES}, 60, limit=LIMIT)
 
 
 def test_an_interim_response_is_the_drafts():
     # draft-ietf-httpbis-resumable-upload, Upload Creation, example A.
-    assert resumable.interim(8, {"Location": "https://example.com/upload/b530ce8ff", "Upload-Limit": "max-size=1"}) == (
+    assert ietf.interim(8, {"Location": "https://example.com/upload/b530ce8ff", "Upload-Limit": "max-size=1"}) == (
         b"HTTP/1.1 104 Upload Resumption Supported\r\n"
         b"Upload-Draft-Interop-Version: 8\r\n"
         b"Location: https://example.com/upload/b530ce8ff\r\n"
@@ -168,22 +167,22 @@ def test_an_interim_response_is_the_drafts():
 
 
 def test_limits_are_named_as_the_version_names_them():
-    assert resumable.limits(6, max_size=9, age_seconds=60) == "max-size=9, expires=60"
-    assert resumable.limits(8, max_size=9, age_seconds=60) == "max-size=9, max-age=60"
-    assert resumable.limits(None, max_size=9, age_seconds=None) == "max-size=9"
+    assert ietf.limits(6, max_size=9, age_seconds=60) == "max-size=9, expires=60"
+    assert ietf.limits(8, max_size=9, age_seconds=60) == "max-size=9, max-age=60"
+    assert ietf.limits(None, max_size=9, age_seconds=None) == "max-size=9"
 
 
 @pytest.mark.parametrize(("value", "version"), [("6", 6), ("8", 8), ("7", None), ("", None), ("eight", None)])
 def test_only_versions_spoken_here_are_interim_responses_sent_for(value, version):
-    assert resumable.interop({"Upload-Draft-Interop-Version": value}) == version
+    assert ietf.interop({"Upload-Draft-Interop-Version": value}) == version
 
 
 def test_a_request_is_for_one_of_the_two_protocols():
-    assert resumable.is_ietf({"Upload-Complete": "?1"})
-    assert resumable.is_ietf({"Upload-Draft-Interop-Version": "8"})
-    assert resumable.is_ietf({"Content-Type": resumable.PARTIAL})
-    assert not resumable.is_ietf({"Tus-Resumable": "1.0.0", "Upload-Complete": "?1"})
-    assert not resumable.is_ietf({})
+    assert ietf.is_ietf({"Upload-Complete": "?1"})
+    assert ietf.is_ietf({"Upload-Draft-Interop-Version": "8"})
+    assert ietf.is_ietf({"Content-Type": ietf.PARTIAL})
+    assert not ietf.is_ietf({"Tus-Resumable": "1.0.0", "Upload-Complete": "?1"})
+    assert not ietf.is_ietf({})
 
 
 def test_the_name_that_may_be_any_text_is_preferred():
@@ -194,4 +193,4 @@ def test_the_name_that_may_be_any_text_is_preferred():
         ("attachment", None),
     ):
         headers = {"Upload-Complete": "?1", "Content-Disposition": disposition}
-        assert resumable.creation(headers, None, limit=LIMIT).metadata.get("filename") == name
+        assert ietf.creation(headers, None, limit=LIMIT).metadata.get("filename") == name

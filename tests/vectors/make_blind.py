@@ -1,7 +1,7 @@
 """Blind index tokens of call keys and numbers."""
 
 from tests.vectors.encoding import seed
-from vault.crypto.blind import Field, token
+from vault.crypto.values import Field, token
 from vault.model import DataKey
 
 NAME = "blind"

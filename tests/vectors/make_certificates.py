@@ -6,9 +6,9 @@ import hashlib
 import rfc8785
 
 from tests.vectors.encoding import seed
+from vault.certificates.batch import Tree
 from vault.certificates.document import verify_certificate, verify_objects
 from vault.certificates.statements import PUBLISHED
-from vault.certificates.tree import Tree
 from vault.crypto.derive import commitment
 from vault.crypto.signing import SigningKey, encode_base64url, sign_compact
 from vault.errors import FormatError, IntegrityError, Tampered

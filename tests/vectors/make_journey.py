@@ -5,10 +5,10 @@ from datetime import UTC, datetime
 
 from tests.vectors.encoding import plaintext_facts, seed, to_json
 from tests.vectors.make_keyring import ID, SECRET, VERSION, root_file, root_marker, wrap
-from vault.crypto import blind, ggm, spans
+from vault.crypto import ggm, spans, values
 from vault.crypto.journal import RecordKey
-from vault.crypto.rows import seal_note
 from vault.crypto.sealed import seal_facts, seal_manifest, seal_segment
+from vault.crypto.values import seal_note
 from vault.format import keyring as fmt
 from vault.format.journal import DATA, FileHeader, Opening, encode_header, encode_opening
 from vault.format.manifest import Manifest, ManifestSegment, merkle_root
@@ -19,7 +19,7 @@ from vault.ids import RecordingId, TenantId, id_bytes
 from vault.keystore import sealing
 from vault.model import INDEX_LEAF, CallFacts, Codec, Cohort, Container, Coordinate, DataKey, Media, Part, Pin
 from vault.ports.objects import ObjectMeta
-from vault.storage.objects import file_layout as objectfile
+from vault.storage.objects import tree
 
 NAME = "journey"
 ABOUT = (
@@ -108,7 +108,7 @@ def stored(name, data, *, held=False):
         sha256=hashlib.sha256(data).hexdigest(),
         held=held,
     )
-    return {f"objects/objects/{name}#object": objectfile.encode_header(meta) + data}
+    return {f"objects/objects/{name}#object": tree.encode_header(meta) + data}
 
 
 def segment(leaf, index, start, end, *, attempt):
@@ -186,7 +186,7 @@ def row(leaf, state):
     month = key_of(MONTH, leaf)
     index = DataKey(ggm.leaf_key(TREES[MONTH], INDEX_LEAF))
     tokens = {
-        field: blind.token(index, blind.Field(field), value)
+        field: values.token(index, values.Field(field), value)
         for field, value in [("call_key", "pbx-17"), ("caller", FACTS.caller), ("called", FACTS.called)]
     }
     return {

@@ -12,9 +12,8 @@ from vault.format import keyring as fmt
 from vault.format.codec import pack, unpack
 from vault.ids import TenantId
 from vault.keystore import sealing
-from vault.keystore.files import Files
-from vault.keystore.root import antiforensic, file
-from vault.keystore.root import common as wrapping
+from vault.keystore.replicas import Files
+from vault.keystore.root import antiforensic, common, file
 from vault.model import Cohort, Part, Pin
 
 NAME = "keyring"
@@ -194,7 +193,7 @@ def root_case(name, expected, data, *, version=VERSION):
 
 def wrapped_case(name, expected, blob, *, version=VERSION, epoch=3):
     aad = sealing.wrap_aad(ID, epoch)
-    assert outcome(lambda: wrapping.unwrap_bytes(ROOT_KEY, version, blob, aad)) == expected, name
+    assert outcome(lambda: common.unwrap_bytes(ROOT_KEY, version, blob, aad)) == expected, name
     found = {
         "name": name,
         "kind": "wrapped key",
@@ -209,7 +208,7 @@ def wrapped_case(name, expected, blob, *, version=VERSION, epoch=3):
 
 def wrap():
     nonce = seed("wrap nonce", 12)
-    return wrapping.wrap_bytes(ROOT_KEY, VERSION, SECRET, sealing.wrap_aad(ID, 3), lambda _: nonce)
+    return common.wrap_bytes(ROOT_KEY, VERSION, SECRET, sealing.wrap_aad(ID, 3), lambda _: nonce)
 
 
 def roots():

@@ -3,7 +3,7 @@
 from tests.vectors.encoding import seed
 from tests.vectors.make_chunked import flipped
 from tests.vectors.make_segment import KEY, RECORDING
-from vault.crypto.rows import seal_note
+from vault.crypto.values import seal_note
 from vault.format.notes import Aside, Document, Etag, Missing, Pause, Tone, note_value
 
 NAME = "notes"

@@ -6,7 +6,7 @@ from vault.crypto import chunked
 from vault.crypto.derive import Purpose, subkey
 from vault.crypto.sealed import seal_segment
 from vault.format import codec
-from vault.format.frame import frame
+from vault.format.codec import frame
 from vault.format.segment import MAGIC, SegmentHeader, encode_header
 from vault.ids import RecordingId, parse_tenant
 from vault.model import Cohort, Coordinate, DataKey, Part

@@ -6,7 +6,7 @@ from tests.vectors.encoding import seed
 from tests.vectors.make_chunked import flipped
 from tests.vectors.make_segment import KEY, RECORDING
 from vault.crypto import chunked
-from vault.crypto.rows import seal_secret
+from vault.crypto.values import seal_secret
 from vault.services.uploads.spooling import PartKey
 
 NAME = "uploads"

@@ -13,7 +13,6 @@ from tests.vectors import generate
 from tests.vectors.encoding import from_json, plaintext_facts
 from tests.vectors.make_manifest import plain_json
 from vault.crypto import chunked
-from vault.crypto.rows import open_note, seal_note
 from vault.crypto.sealed import (
     HEAD_BYTES,
     SegmentOpener,
@@ -23,6 +22,7 @@ from vault.crypto.sealed import (
     seal_facts,
     seal_manifest,
 )
+from vault.crypto.values import open_note, seal_note
 from vault.errors import FormatError, IntegrityError, Tampered, Truncated
 from vault.format import codec
 from vault.format.manifest import encode_manifest

@@ -5,7 +5,7 @@ import hashlib
 import pytest
 
 from tests.vectors import generate
-from vault.crypto.rows import open_secret
+from vault.crypto.values import open_secret
 from vault.errors import FormatError, Tampered, Truncated
 from vault.model import DataKey
 from vault.services.uploads.spooling import BodyReader, BodyWriter, PartKey, Windows

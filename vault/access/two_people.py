@@ -1,4 +1,4 @@
-"""Which two people decide together: a table of roles, and the rule for each decision of two people.
+"""Which two people decide together, and the digest of what they were shown.
 
 People are known only by their tokens. Whoever issued a token may also use it, so two tokens count as two people only if
 neither descends from the other and no third token issued both, directly or through others. Each chain of issuers begins
@@ -8,13 +8,46 @@ with an operator's token that was issued with the configuration file.
 from __future__ import annotations
 
 import enum
+import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
-from vault.errors import Forbidden
+import rfc8785
+
+from vault.errors import ChangedSince, Forbidden, Invalid
 from vault.ids import TenantId, TokenId
 from vault.model import HoldKind, Role
+
+# -- shown --------------------------------------------------------------------------------------------------------
+
+
+def shown_digest(document: Mapping[str, Any]) -> str:
+    """Return the SHA-256 in hex of the document's RFC 8785 form, without its member `shown`.
+
+    The document states what the decision rests on: who requested it, and what it would delete. It holds nothing that
+    changes by itself, such as an age.
+    """
+    return hashlib.sha256(
+        rfc8785.dumps({name: value for name, value in document.items() if name != "shown"})
+    ).hexdigest()
+
+
+def check_shown(stated: str | None, document: Mapping[str, Any]) -> None:
+    """Raise ChangedSince unless `stated` is the digest of the document as it is now; Invalid if it is None."""
+    if stated is None:
+        raise Invalid(
+            "an approval states the `shown` digest of the request",
+            hint="read the request first, and send its member `shown`",
+        )
+    if stated != shown_digest(document):
+        raise ChangedSince(
+            "the request is not the one that was shown: it has changed since, or `shown` is of another request",
+            hint="read the request again, and decide about what it says now",
+        )
+
+
+# -- two people ---------------------------------------------------------------------------------------------------
 
 
 class Decision(enum.StrEnum):

@@ -136,7 +136,7 @@ class RecordingFacts:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ObjectFacts:
-    """The number of objects, their bytes, and the Merkle root (hex) of their list; see `vault.certificates.objects`."""
+    """The number of objects, their bytes, and the Merkle root (hex) of their list; see `vault.certificates.batch`."""
 
     count: int
     bytes: int

@@ -1,4 +1,4 @@
-"""Certificates issued together: one signed statement over the root of a Merkle tree whose leaves are the documents.
+"""Certificates issued together: Merkle trees over objects and documents, and one signed statement over a batch's root.
 
 See docs/certificates.md, "Batches". The leaf of a certificate is its RFC 8785 document, the same bytes that its
 own JWS signs, so that a transparency log can include the leaves unchanged.
@@ -6,21 +6,165 @@ own JWS signs, so that a transparency log can include the leaves unchanged.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from json.encoder import encode_basestring
 from typing import Any, Final
 
 import rfc8785
 
+from vault.certificates.attested import ObjectFacts, StoredObject
 from vault.certificates.canonical import canonical_json, from_json
-from vault.certificates.rules import Rule, naming_rule
-from vault.certificates.tree import HASH_BYTES, MAX_PATH, leaf_hash, verify_inclusion
+from vault.certificates.statements import Rule, naming_rule
 from vault.crypto.signing import VerifyKey, decode_base64url, encode_base64url, protected_header, verify_compact
-from vault.errors import FormatError, Invalid
-from vault.ids import id_bytes
+from vault.errors import FormatError, Invalid, Tampered
+from vault.ids import CertificateId, id_bytes
+
+# -- tree ---------------------------------------------------------------------------------------------------------
+# Merkle trees over certificates: RFC 6962 section 2.1, proofs verified as in RFC 9162 section 2.1.3.2.
+#
+# All hashes are 32 bytes of SHA-256; a leaf's is over `0x00 ‖ document`, an inner node's over `0x01 ‖ left ‖ right`.
+
+HASH_BYTES: Final = 32
+MAX_PATH: Final = 53
+"""The greatest number of hashes in an inclusion proof: no tree whose size JSON can carry is higher."""
+
+_sha256 = hashlib.sha256
+
+
+def leaf_hash(document: bytes) -> bytes:
+    """Return the hash of a leaf."""
+    return _sha256(b"\x00" + document).digest()
+
+
+def root_of(leaves: Sequence[bytes]) -> bytes:
+    """Return the tree's root from its leaf hashes; FormatError if there are none."""
+    return _levels(leaves)[-1][0]
+
+
+class Tree:
+    """A tree over leaf hashes that is kept in memory, to make many inclusion proofs."""
+
+    def __init__(self, leaves: Sequence[bytes]) -> None:
+        self._all = _levels(leaves)
+
+    @property
+    def size(self) -> int:
+        """The number of leaves."""
+        return len(self._all[0])
+
+    @property
+    def root(self) -> bytes:
+        """The root hash."""
+        return self._all[-1][0]
+
+    def path(self, index: int) -> tuple[bytes, ...]:
+        """Return the inclusion proof of leaf `index`: the sibling hashes from the leaf up to the root."""
+        if not 0 <= index < self.size:
+            raise FormatError(f"a tree of {self.size} leaves has no leaf {index}")
+        found: list[bytes] = []
+        for level in self._all[:-1]:
+            if (beside := index ^ 1) < len(level):
+                found.append(level[beside])
+            index >>= 1
+        return tuple(found)
+
+
+def verify_inclusion(leaf: bytes, *, index: int, size: int, path: Sequence[bytes], root: bytes) -> None:
+    """Raise Tampered unless `leaf` is the hash of leaf `index` in the tree of that size and root."""
+    place, last, found = index, size - 1, leaf
+    if not 0 <= place <= last:
+        raise Tampered(f"a tree of {size} certificates has no place {index}")
+    for sibling in path:
+        if not last:
+            raise Tampered("the inclusion proof is longer than the tree is high")
+        if place & 1 or place == last:
+            found = _node(sibling, found)
+            while not place & 1 and place:
+                place, last = place >> 1, last >> 1
+        else:
+            found = _node(found, sibling)
+        place, last = place >> 1, last >> 1
+    if last or found != root:
+        raise Tampered("the inclusion proof does not lead from this certificate to the signed root")
+
+
+def _levels(leaves: Sequence[bytes]) -> list[list[bytes]]:
+    if not leaves:
+        raise FormatError("a batch has at least one certificate")
+    levels = [list(leaves)]
+    while len(level := levels[-1]) > 1:
+        above = [_sha256(b"\x01" + level[at] + level[at + 1]).digest() for at in range(0, len(level) - 1, 2)]
+        # The last of an odd number moves up unchanged, because section 2.1 splits at the largest power of two.
+        levels.append(above if len(level) % 2 == 0 else [*above, level[-1]])
+    return levels
+
+
+def _node(left: bytes, right: bytes) -> bytes:
+    return _sha256(b"\x01" + left + right).digest()
+
+
+# -- objects ------------------------------------------------------------------------------------------------------
+# The list of a recording's objects, and its Merkle root, which the certificate states.
+#
+# See docs/certificates.md, "The list of objects".
+
+SHA256: Final = re.compile(r"[0-9a-f]{64}", re.ASCII)
+NO_OBJECTS: Final = hashlib.sha256(b"").hexdigest()
+"""The root of a tree without leaves (RFC 6962 section 2.1)."""
+_MAX_INT: Final = (1 << 53) - 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ListedObject:
+    """One object of the list."""
+
+    name: str
+    bytes: int
+    sha256: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ObjectList:
+    """The objects that a certificate counts, in the order of their Merkle tree."""
+
+    certificate_id: CertificateId
+    objects: tuple[ListedObject, ...]
+
+    def facts(self) -> ObjectFacts:
+        """Return what a certificate states about this list; Invalid for a digest that is not SHA-256 in hex."""
+        return object_facts([StoredObject(each.name, each.bytes, each.sha256) for each in self.objects])
+
+
+def object_list(certificate: CertificateId, objects: Sequence[StoredObject]) -> ObjectList:
+    """Return the list that is published beside the certificate."""
+    found = tuple(ListedObject(name=each.name, bytes=each.bytes, sha256=each.sha256) for each in objects)
+    return ObjectList(certificate_id=certificate, objects=found)
+
+
+def object_facts(objects: Sequence[StoredObject]) -> ObjectFacts:
+    """Return the number of objects, their bytes and their root; Invalid for a malformed digest or size."""
+    if not objects:
+        return ObjectFacts(count=0, bytes=0, root=NO_OBJECTS)
+    total = sum(size for _, size, _ in objects)
+    leaves = [leaf_hash(_leaf(name, size, sha256)) for name, size, sha256 in objects]
+    return ObjectFacts(count=len(objects), bytes=total, root=root_of(leaves).hex())
+
+
+def _leaf(name: str, size: int, sha256: str) -> bytes:
+    """Return the RFC 8785 text of one object of the list."""
+    if not SHA256.fullmatch(sha256):
+        raise Invalid("the digest of an object is not SHA-256 in hex")
+    if not 0 <= size <= _MAX_INT:
+        raise Invalid("the size of an object is negative or beyond what JSON numbers carry")
+    return f'{{"bytes":{size},"name":{encode_basestring(name)},"sha256":"{sha256}"}}'.encode()
+
+
+# -- batch --------------------------------------------------------------------------------------------------------
 
 SCHEMA: Final = "callvault/certificate-batch/v1"
 TYPE: Final = "callvault-certificate-batch+jws"

@@ -54,22 +54,33 @@ from vault.certificates.attested import (
     Verification,
 )
 from vault.certificates.batch import HEADERS as BATCH_HEADERS
+from vault.certificates.batch import (
+    NO_OBJECTS,
+    SHA256,
+    BatchStatement,
+    Membership,
+    ObjectList,
+    membership_of,
+    statement_payload,
+    verify_membership,
+)
 from vault.certificates.batch import TYPE as BATCH_TYPE
-from vault.certificates.batch import BatchStatement, Membership, membership_of, statement_payload, verify_membership
 from vault.certificates.canonical import canonical_json, from_json, stamp
-from vault.certificates.objects import NO_OBJECTS, SHA256, ObjectList
-from vault.certificates.rules import (
+from vault.certificates.statements import (
+    PUBLISHED,
     Contradiction,
     Rule,
+    Statements,
     check,
+    claims,
     naming_rule,
+    non_claims,
     unfinished,
     wrong_erasure,
     wrong_id,
     wrong_order,
     wrong_texts,
 )
-from vault.certificates.statements import PUBLISHED, Statements, claims, non_claims
 from vault.crypto.signing import SigningKey, VerifyKey, protected_header, sign_compact, verify_compact
 from vault.errors import FormatError, IntegrityError
 from vault.ids import CertificateId

@@ -12,10 +12,11 @@ from datetime import datetime
 from typing import Final
 
 from vault.certificates.attested import OPEN_RESULTS, KeyCopy, Parties, Residual, Result, Trigger, Verification
-from vault.certificates.objects import SHA256
-from vault.certificates.rules import (
+from vault.certificates.batch import SHA256
+from vault.certificates.statements import (
     Contradiction,
     Rule,
+    Statements,
     check,
     unfinished,
     wrong_erasure,
@@ -23,7 +24,6 @@ from vault.certificates.rules import (
     wrong_order,
     wrong_texts,
 )
-from vault.certificates.statements import Statements
 from vault.ids import CertificateId, RecordingId
 from vault.model import Assurance, CertificateStatus, Coordinate, Part
 

@@ -17,7 +17,7 @@ import rfc8785
 
 from vault.errors import FormatError, Invalid
 from vault.format import codec
-from vault.format.frame import frame, unframe
+from vault.format.codec import frame, unframe
 from vault.ids import RecordingId, id_time
 from vault.model import Coordinate
 

@@ -14,7 +14,7 @@ from typing import Any, Final
 
 from vault.errors import FormatError
 from vault.format import codec
-from vault.format.frame import frame, unframe
+from vault.format.codec import frame, unframe
 from vault.format.names import check_index, check_recording, manifest_name, parse_segment_name, segment_name
 from vault.format.notes import Note, check_notes, note_of, note_value
 from vault.format.segment import MAX_SEGMENT_BYTES, check_coordinate, check_number

@@ -1,4 +1,4 @@
-"""The keyring's replicas: complete copies of each other; a majority decides.
+"""The keyring's replicas: complete copies of each other in directories; a majority decides.
 
 Of N replicas a write needs W = N // 2 + 1 and a read N - W + 1, so that every read meets every acknowledged write. One
 replica of three may be lost at any step. A write that reached a minority and was never acknowledged is outranked by the
@@ -7,17 +7,192 @@ fence of the next writer.
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import hashlib
 import hmac
 import logging
+import os
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Final
 
+from vault.disk import answering, lock_file, make_directories, sync_directory, write_at, write_whole
 from vault.errors import ConfigError, FormatError, IntegrityError, Tampered, Unavailable, VaultError
-from vault.format.keyring import HEAD, MARKER, decode_head, decode_marker
+from vault.format.keyring import HEAD, INDEX, MARKER, PAGES, decode_head, decode_marker
+from vault.model import Finding
 from vault.ports.keys import KeyringStore
+from vault.threads import in_thread
+
+# -- files --------------------------------------------------------------------------------------------------------
+
+
+class Files:
+    """Blocking operations on real files; tests replace it to crash before and after each of them.
+
+    What a method did is on the disk when it returns: file and directory are synchronised. Failures are Unavailable or
+    DiskFull. A missing file is FileNotFoundError only where the docstring says so.
+    """
+
+    def make_directory(self, path: Path) -> None:
+        """Create `path` (mode 0700) and its parents; an existing one is left alone."""
+        with _answering(path):
+            make_directories(path)
+
+    def replace(self, path: Path, data: bytes) -> None:
+        """Make `data` the content of `path` in one step: a crash leaves all of the old or all of the new."""
+        with _answering(path):
+            write_whole(path, data)
+
+    def overwrite(self, path: Path, offset: int, data: bytes) -> None:
+        """Write `data` over existing bytes and wait until the disk has it; FileNotFoundError if there is no file."""
+        with _answering(path, absence=True), path.open("r+b", buffering=0) as file:
+            write_at(file.fileno(), data, offset)
+            os.fdatasync(file.fileno())
+
+    def unlink(self, path: Path) -> None:
+        """Remove `path`; one that is absent is fine."""
+        with _answering(path), contextlib.suppress(FileNotFoundError):
+            path.unlink()
+            sync_directory(path.parent)
+
+    def read(self, path: Path) -> bytes:
+        """Return the content of `path`; FileNotFoundError if there is none."""
+        with _answering(path, absence=True):
+            return path.read_bytes()
+
+    def names(self, path: Path) -> list[str]:
+        """Return the names in directory `path`, sorted; FileNotFoundError if there is none."""
+        with _answering(path, absence=True):
+            return sorted(os.listdir(path))  # noqa: PTH208 - names are wanted, not paths
+
+    def lock(self, path: Path) -> Callable[[], None] | None:
+        """Take the exclusive lock on `path` and return what releases it, or None if another process holds it.
+
+        FileNotFoundError if its directory is missing. The kernel drops the lock with its process, so a killed server
+        never locks its successor out.
+        """
+        with _answering(path, absence=True):
+            handle = lock_file(path)
+        return None if handle is None else lambda: os.close(handle)
+
+
+def _answering(path: Path, *, absence: bool = False) -> contextlib.AbstractContextManager[None]:
+    return answering(full=f"no room left for {path}", failed=f"{path} cannot be used", absence=absence)
+
+
+# -- directory ----------------------------------------------------------------------------------------------------
+
+LOCK: Final = "LOCK"
+_WAIT_SECONDS: Final = 15.0
+_STEP_SECONDS: Final = 0.01
+
+
+class DirectoryReplica:
+    """Implements `vault.ports.keys.KeyringStore` on a directory of this machine."""
+
+    def __init__(self, path: Path, *, files: Files | None = None, wait_seconds: float = _WAIT_SECONDS) -> None:
+        self.name = str(path)
+        self.path = path
+        self._files = files or Files()
+        self._tries = max(round(wait_seconds / _STEP_SECONDS), 1)
+
+    async def initialise(self) -> bool:
+        """Make the directories; False if any holds anything but a lock."""
+        return await in_thread(self._initialise)
+
+    def _initialise(self) -> bool:
+        for path in (self.path, self.path / INDEX, self.path / PAGES):
+            self._files.make_directory(path)
+        found = {*self._files.names(self.path)} - {LOCK, INDEX, PAGES}
+        return not (found or self._files.names(self.path / INDEX) or self._files.names(self.path / PAGES))
+
+    async def read(self, names: Sequence[str]) -> Mapping[str, bytes | None]:
+        """Return the files' contents; a missing directory is a missing file."""
+        return await in_thread(self._read, names)
+
+    def _read(self, names: Sequence[str]) -> Mapping[str, bytes | None]:
+        return {name: self._read_one(name) for name in names}
+
+    def _read_one(self, name: str) -> bytes | None:
+        try:
+            return self._files.read(self.path / name)
+        except FileNotFoundError:
+            return None
+
+    async def write(self, blobs: Mapping[str, bytes]) -> None:
+        """Replace each file in one step."""
+        await in_thread(self._write, blobs)
+
+    def _write(self, blobs: Mapping[str, bytes]) -> None:
+        for name, data in blobs.items():
+            # An unmounted disk leaves an empty mount point: it has no directories for blobs, so nothing fills it.
+            self._files.replace(self.path / name, data)
+
+    async def swap(self, expected: bytes | None, head: bytes) -> bool:
+        """Compare and replace; `exclusive` keeps other writers out between the two."""
+        return await in_thread(self._swap, expected, head)
+
+    def _swap(self, expected: bytes | None, head: bytes) -> bool:
+        if self._read_one(HEAD) != expected:
+            return False
+        self._files.replace(self.path / HEAD, head)
+        return True
+
+    async def remove(self, names: Sequence[str]) -> None:
+        """Unlink the files."""
+        await in_thread(self._remove, names)
+
+    def _remove(self, names: Sequence[str]) -> None:
+        for name in names:
+            self._files.unlink(self.path / name)
+
+    async def names(self) -> AbstractSet[str]:
+        """Return the names in the two blob directories, with those of unfinished files, which belong to no head."""
+        return await in_thread(self._names)
+
+    def _names(self) -> AbstractSet[str]:
+        try:
+            return {f"{each}/{name}" for each in (INDEX, PAGES) for name in self._files.names(self.path / each)}
+        except FileNotFoundError as error:
+            raise Unavailable(f"the keyring replica {self.name} is incomplete or not mounted") from error
+
+    @asynccontextmanager
+    async def exclusive(self) -> AsyncIterator[None]:
+        """Hold the replica's lock file; Unavailable if another process holds it longer than `wait_seconds`."""
+        unlock = await self._lock()
+        try:
+            yield
+        finally:
+            unlock()
+
+    async def _lock(self) -> Callable[[], None]:
+        for attempt in range(self._tries):
+            if attempt:
+                await asyncio.sleep(_STEP_SECONDS)
+            try:
+                unlock = await in_thread(self._files.lock, self.path / LOCK)
+            except FileNotFoundError as error:
+                raise Unavailable(f"the keyring replica {self.name} is not mounted or lost") from error
+            if unlock is not None:
+                return unlock
+        raise Unavailable(
+            f"the keyring replica {self.name} has been in use by another process for long; nothing was changed",
+            hint="see which process holds it: fuser -v on its LOCK file",
+        )
+
+    async def check(self) -> Sequence[Finding]:
+        """Return no findings: a directory reports nothing about its disk."""
+        return ()
+
+    async def close(self) -> None:
+        """Do nothing; no file stays open."""
+
+
+# -- replicas -----------------------------------------------------------------------------------------------------
 
 _LOG: Final = logging.getLogger(__name__)
 

@@ -11,8 +11,7 @@ from collections.abc import Mapping
 from typing import Final
 
 from vault.errors import Invalid, UnsupportedMedia
-from vault.media.id3 import behind_id3
-from vault.media.wav_sizes import WAVES
+from vault.media.wav_sizes import WAVES, behind_id3
 from vault.model import Codec, Container, Media
 
 MIN_RATE: Final = 4_000

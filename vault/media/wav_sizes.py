@@ -11,7 +11,22 @@ import struct
 from collections.abc import Generator, Sequence
 from typing import Final, NamedTuple
 
-from vault.media.id3 import ID3_BYTES, behind_id3
+# -- id3 ----------------------------------------------------------------------------------------------------------
+
+ID3_BYTES: Final = 10
+"""How many first bytes state the length of a tag."""
+_FOOTER: Final = 0x10
+
+
+def behind_id3(first: bytes) -> int:
+    """Return the offset of the file behind an ID3v2 tag, 0 without one; it may lie beyond `first`."""
+    if not first.startswith(b"ID3") or len(first) < ID3_BYTES:
+        return 0
+    size = first[6] << 21 | first[7] << 14 | first[8] << 7 | first[9]
+    return ID3_BYTES + size + (ID3_BYTES if first[5] & _FOOTER else 0)
+
+
+# -- wav sizes ----------------------------------------------------------------------------------------------------
 
 UNKNOWN: Final = 0xFFFFFFFF
 WAVES: Final = frozenset({b"RIFF", b"RF64", b"BW64"})

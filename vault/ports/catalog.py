@@ -10,11 +10,10 @@ from __future__ import annotations
 
 from typing import Protocol
 
-from vault.ports.alerts import AlertRows, FlagRows
 from vault.ports.audit import AuditLookup, AuditTrail
 from vault.ports.cluster import NodeRows
 from vault.ports.erasures import ErasureRows
-from vault.ports.holds import HoldRows
+from vault.ports.holds import AlertRows, FlagRows, HoldRows
 from vault.ports.policies import PolicyRows
 from vault.ports.recordings import (
     DueRows,

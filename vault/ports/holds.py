@@ -1,13 +1,17 @@
-"""Holds, and the recordings that they protect."""
+"""Holds and the recordings that they protect; alerts about flags, as outbox rows and their delivery."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Final, Protocol
 
 from vault.ids import HoldId, RecordingId, TenantId
 from vault.model import AuditEvent, Hold, HoldState, HoldTerms
 from vault.ports.revision import Revision
+
+# -- holds --------------------------------------------------------------------------------------------------------
 
 MOST_HOLDS: Final = 32
 """How many holds may protect one recording, not counting those that flags place. A hold is a pin for each part."""
@@ -46,3 +50,92 @@ class HoldRows(HoldLookup, Protocol):
 
     async def revise_hold(self, hold: HoldId, revision: Revision[Hold]) -> Hold:
         """Replace the hold with the one that `revision` returns, and return it; NotFound if there is none."""
+
+
+# -- alerts -------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Alert:
+    """One message that a webhook must acknowledge. `id` and `body` stay the same when it is sent again."""
+
+    id: str
+    tenant: TenantId
+    recording: RecordingId
+    hold: HoldId
+    created_at: datetime
+    body: str
+    attempts: int = 0
+    next_at: datetime
+    """When it may be sent again; in the future while a process is sending it."""
+    delivered_at: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Claimed:
+    """An alert to send now, and its webhook; the URL may hold a secret."""
+
+    alert: Alert
+    webhook: str = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Waiting:
+    """How many alerts of tenants with a webhook are not acknowledged, and when the oldest was made."""
+
+    count: int
+    oldest: datetime | None
+
+
+class FlagRows(Protocol):
+    """Holds that a flag places, each with its alert."""
+
+    async def save_flag(
+        self,
+        hold: Hold,
+        alert: Callable[[HoldId], Alert],
+        *,
+        acknowledged_before: datetime,
+        audit: Sequence[AuditEvent] = (),
+        joining: Sequence[AuditEvent] = (),
+    ) -> HoldId:
+        """Insert a hold in state `placing` and its alert in one transaction, and return the hold's id.
+
+        If a hold that a flag placed is `placing` or active on the recording, of any matter, no hold is inserted: that
+        hold's id is returned, and `joining` is written instead of `audit`. Its alert is then replaced by a new `alert`
+        if it was acknowledged at `acknowledged_before` or earlier.
+        """
+
+    async def alert_of(self, hold: HoldId) -> Alert | None:
+        """Return the alert of a hold; None if no flag placed the hold."""
+
+
+class AlertRows(Protocol):
+    """The outbox of alerts."""
+
+    async def claim_alert(self, *, now: datetime, until: datetime, excluding: Collection[TenantId]) -> Claimed | None:
+        """Claim the alert that has been due longest, among tenants that have a webhook and are not in `excluding`.
+
+        The claim counts an attempt. No other process can claim the alert before `until`. None if no alert is due.
+        """
+
+    async def settle_alert(
+        self, alert: str, *, next_at: datetime, delivered_at: datetime | None, audit: Sequence[AuditEvent] = ()
+    ) -> None:
+        """Record an acknowledgement, or when to try again.
+
+        An acknowledged alert stays acknowledged. An alert that a new webhook made due in the meantime stays due.
+        """
+
+    async def alerts_waiting(self) -> Waiting:
+        """Count the alerts that are not acknowledged, of tenants that have a webhook."""
+
+
+class Messenger(Protocol):
+    """Sends messages to webhooks."""
+
+    async def post(self, url: str, body: bytes, headers: Mapping[str, str]) -> None:
+        """Return when the receiver has answered 2xx; Unavailable for any other outcome, within a bounded time.
+
+        Redirects are not followed and the answer's body is not read. The error's message does not contain the URL.
+        """

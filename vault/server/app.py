@@ -14,16 +14,13 @@ from aiohttp import web
 
 from vault import errors
 from vault.config import Config, ServerSettings
-from vault.protocol.live.http_signatures import Nonces
-from vault.server.connections.backpressure import BODIES, CALLS, Intake, watch
+from vault.protocol.live.audiohook import Nonces
 from vault.server.connections.connections import Connection, bind, connections_of
-from vault.server.connections.http_protocol import SERVER_NAME, HttpLine
-from vault.server.connections.tls import Certified, Reread, load_chain, server_context
-from vault.server.connections.workers import Worker
+from vault.server.connections.http_protocol import BODIES, CALLS, SERVER_NAME, HttpLine, Intake, watch
+from vault.server.connections.tls import Certified, Reread, Worker, load_chain, server_context
 from vault.server.context import CONFIG, INGEST, VAULT, WORKER, end_work
 from vault.server.idempotency import once
-from vault.server.ingest import tcp as streams
-from vault.server.ingest import tus
+from vault.server.ingest import resumable, tcp
 from vault.server.ingest.audiohook import NONCES
 from vault.server.operation import routes
 from vault.server.operations import OPERATIONS
@@ -111,7 +108,7 @@ def build_app(vault: Vault, config: Config) -> web.Application:
     for way in (CALLS, BODIES):
         app[way] = Intake(bound=config.journal.max_undurable_bytes, undurable=lambda: vault.journal.undurable)
     app[NONCES] = Nonces()
-    tus.prepare(app)
+    resumable.prepare(app)
     app.add_routes(routes(OPERATIONS))
     return app
 
@@ -175,7 +172,7 @@ async def serve(
             for each in sockets:
                 listening.enter_context(connections.listening(each, line, tls=certified[0]))
             await listening.enter_async_context(
-                streams.listening(
+                tcp.listening(
                     vault,
                     config,
                     connections,

@@ -1,4 +1,4 @@
-"""What handlers share: the open vault, the caller, the request id."""
+"""What handlers share: the open vault, the caller, the request id, and the names beside the ids of tokens."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ import asyncio
 import base64
 import binascii
 import re
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from functools import partial
-from typing import Final, TypeVar
+from typing import Any, Final, TypeVar
 from urllib.parse import unquote
 
 from aiohttp import HttpVersion11, web
@@ -20,14 +20,16 @@ from vault.config import Config
 from vault.errors import Invalid, NotFound, Unauthenticated, UnsupportedMedia, UploadStalled, VaultError
 from vault.ids import RecordingId, TenantId, TokenId, call_key_of, id_bytes, parse_tenant
 from vault.model import Principal, Role
-from vault.protocol.facts.json_text import NotJson, Repeated, load_unique
+from vault.protocol.facts.metadata import NotJson, Repeated, load_unique
 from vault.server.connections.http_protocol import identify
-from vault.server.connections.workers import Worker
+from vault.server.connections.tls import Worker
 from vault.server.schemas import Page
 from vault.services.ingest.slots import OPERATORS
 from vault.services.people.access import Began, Owned, claimed_id
 from vault.services.vault import Vault
 from vault.wording import first_misfit
+
+# -- context ------------------------------------------------------------------------------------------------------
 
 INGEST: Final = "/v1/ingest/"
 """Where recorders send; S3 aside."""
@@ -371,3 +373,30 @@ def _invalid(error: ValidationError, kind: type[BaseModel]) -> Invalid:
         return Invalid("a name is not known here", hint=f"known: {', '.join(names)}")
     where, what = first_misfit(error)
     return Invalid(f"{where}: {what}" if where else f"the body: {what}")
+
+
+# -- names --------------------------------------------------------------------------------------------------------
+
+
+async def answer(
+    request: web.Request, document: Mapping[str, Any], *, status: int = 200, headers: Mapping[str, str] | None = None
+) -> web.Response:
+    """Answer with a document, and in it the name beside each token that acted."""
+    acted = {TokenId(each[name]) for each, name in _acted(document) if each[name]}
+    names = await request.app[VAULT].catalog.token_names(sorted(acted)) if acted else {}
+    return reply(with_names(document, names), status=status, headers=headers)
+
+
+def with_names(document: Mapping[str, Any], names: Mapping[TokenId, str]) -> Mapping[str, Any]:
+    """Write these names into an answer, and return it; null for a token that nobody knows."""
+    for each, name in list(_acted(document)):
+        each[f"{name}_name"] = names.get(each[name])
+    return document
+
+
+def _acted(value: Any) -> Iterator[tuple[dict[str, Any], str]]:
+    """Yield each member that names the token that did something, with the object that it is in."""
+    if isinstance(value, dict):
+        yield from ((value, name) for name in value if name.endswith("_by"))
+    for each in value.values() if isinstance(value, dict) else value if isinstance(value, list) else ():
+        yield from _acted(each)

@@ -19,9 +19,8 @@ from vault.ports.erasures import ErasureId
 from vault.ports.repeats import Effects, Keyed, recording_effects
 from vault.server.api.erasures import render_erasure
 from vault.server.api.holds import hold_answer
-from vault.server.api.names import answer
 from vault.server.api.tenants import tenant_answer
-from vault.server.context import INGEST, VAULT, Handler, principal, whole_body
+from vault.server.context import INGEST, VAULT, Handler, answer, principal, whole_body
 from vault.server.operations import OPERATIONS
 from vault.server.problems import problem
 from vault.server.refusals import failing

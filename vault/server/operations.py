@@ -23,9 +23,8 @@ from vault.server.api import (
     tenants,
     tokens,
 )
-from vault.server.ingest import audiohook, http, rtpengine, s3, tus, websocket
-from vault.server.openapi import build
-from vault.server.operation import Answer, Operations
+from vault.server.ingest import audiohook, http, resumable, rtpengine, s3, websocket
+from vault.server.operation import Answer, Operations, build
 from vault.threads import in_thread
 
 _SERVER: Final = Operations("server")
@@ -47,7 +46,13 @@ def _document() -> bytes:
 
 OPERATIONS: Final = (
     # The names of the other dialects are no call keys, and at the root S3 takes what is nobody else's.
-    *(*websocket.OPERATIONS, *audiohook.OPERATIONS, *rtpengine.OPERATIONS, *call_notes.OPERATIONS, *tus.OPERATIONS),
+    *(
+        *websocket.OPERATIONS,
+        *audiohook.OPERATIONS,
+        *rtpengine.OPERATIONS,
+        *call_notes.OPERATIONS,
+        *resumable.OPERATIONS,
+    ),
     *(*http.OPERATIONS, *flags.OPERATIONS, *recordings.OPERATIONS, *holds.OPERATIONS, *erasures.OPERATIONS),
     *(*certificates.OPERATIONS, *tenants.OPERATIONS, *policies.OPERATIONS, *tokens.OPERATIONS, *sweeps.OPERATIONS),
     *(*keys.OPERATIONS, *audit.OPERATIONS, *_SERVER, *health.OPERATIONS, *s3.OPERATIONS),

@@ -17,7 +17,7 @@ from typing import Annotated, Any, Final, NotRequired, TypeVar, cast, get_args, 
 
 from pydantic import AfterValidator, AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
 
-from vault.access.shown import shown_digest
+from vault.access.two_people import shown_digest
 from vault.ids import CertificateId, HoldId, RecordingId, TenantId
 from vault.instants import rfc3339
 from vault.ports.erasures import ErasureId

@@ -8,11 +8,11 @@ from datetime import timedelta
 import aiohttp
 
 from vault.errors import Unavailable, reason
-from vault.ports.alerts import Messenger
+from vault.ports.holds import Messenger
 
 
 class HttpMessenger(Messenger):
-    """Implements `vault.ports.alerts.Messenger` within `patience` an attempt."""
+    """Implements `vault.ports.holds.Messenger` within `patience` an attempt."""
 
     def __init__(self, *, patience: timedelta = timedelta(seconds=10)) -> None:
         self._timeout = aiohttp.ClientTimeout(total=patience.total_seconds())

@@ -15,7 +15,7 @@ from datetime import timedelta
 from typing import Final
 
 from vault.crypto.derive import open_with_any
-from vault.crypto.rows import open_answer, seal_answer
+from vault.crypto.values import open_answer, seal_answer
 from vault.errors import Conflict, KeyReused, Malformed, Unavailable, UnderWay
 from vault.ids import TokenId
 from vault.model import DataKey

@@ -1,11 +1,16 @@
-"""What every service gets from its process: time, randomness and metrics."""
+"""What every service gets from its process: time, randomness and metrics; and the time by which decisions count."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import datetime
 
 from vault.ports.time import Clock, Entropy
+from vault.retention.guards import effective_now
 from vault.telemetry import Metrics
+
+# -- surroundings -------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -15,3 +20,25 @@ class Surroundings:
     clock: Clock
     entropy: Entropy
     metrics: Metrics
+
+
+# -- vault time ---------------------------------------------------------------------------------------------------
+
+
+class VaultTime:
+    """A clock that never goes back before the last sweep.
+
+    Sweeps use no earlier time: a grace, a notice or an export window that began before it would be over at once.
+    """
+
+    def __init__(self, clock: Clock, last_sweep_at: Callable[[], datetime | None]) -> None:
+        self._clock = clock
+        self._last_sweep_at = last_sweep_at
+
+    def now(self) -> datetime:
+        """Return the later of the wall clock and the last sweep."""
+        return effective_now(self._clock.now(), self._last_sweep_at())
+
+    def monotonic(self) -> float:
+        """Return seconds on a clock that never steps."""
+        return self._clock.monotonic()

@@ -10,21 +10,15 @@ from vault.ports.journal import Journal
 from vault.ports.keys import Keyring
 from vault.ports.objects import ObjectStore
 from vault.ports.time import Clock
-from vault.services.certificates.batches import Certificates
-from vault.services.certificates.issuing import Certifier
+from vault.services.certificates.issuing import Certificates, Certifier
 from vault.services.deletion.erasures import Erasures
-from vault.services.deletion.overrides import Overrides
-from vault.services.deletion.policies import Policies
+from vault.services.deletion.policies import Overrides, Policies
 from vault.services.deletion.shredding import Shredder
 from vault.services.deletion.sweep import Sweeper
-from vault.services.health.nodes import Presence
-from vault.services.health.status import Status
-from vault.services.holds.alerts import Alerts
-from vault.services.holds.flags import Flags
-from vault.services.holds.holds import Holds
-from vault.services.holds.labels import Labels
-from vault.services.ingest.begun import Begun
-from vault.services.ingest.call_keys import CallKeys
+from vault.services.health.status import Presence, Status
+from vault.services.holds.flags import Alerts, Flags
+from vault.services.holds.holds import Holds, Labels
+from vault.services.ingest.call_keys import Begun, CallKeys
 from vault.services.ingest.call_notes import Notes
 from vault.services.ingest.ingest import Ingest
 from vault.services.ingest.live import FeedParts
@@ -32,12 +26,10 @@ from vault.services.ingest.slots import Resource, Shares
 from vault.services.ingest.storing import Storer
 from vault.services.keys import Keys
 from vault.services.people.access import Access
-from vault.services.playback.playback import Playback
-from vault.services.playback.showing import Recordings
+from vault.services.playback.playback import Playback, Recordings
 from vault.services.recordings.search import Search
 from vault.services.repeats import Repeats
-from vault.services.tenants.reindexing import Reindexing
-from vault.services.tenants.tenants import Tenants
+from vault.services.tenants.tenants import Reindexing, Tenants
 from vault.services.uploads.parts import Parts
 from vault.services.uploads.resumable import Uploads
 from vault.services.uploads.whole import Objects

@@ -21,7 +21,7 @@ from typing import Final
 from vault.disk import answering, rename, sync_directory, write_at
 from vault.errors import DiskFull, NotFound, Truncated, Unavailable, size_text
 from vault.ids import RecordingId
-from vault.ports.spool import Room
+from vault.ports.journal import Room
 from vault.ports.time import Entropy
 from vault.threads import in_thread
 
@@ -41,7 +41,7 @@ def _kept_name(number: str, version: int) -> str:
 
 
 class FileSpoolFile:
-    """Implements `vault.ports.spool.SpoolFile`; every system call runs in a thread."""
+    """Implements `vault.ports.journal.SpoolFile`; every system call runs in a thread."""
 
     def __init__(self, spool: FileSpool, fd: int, *, tenant: str, size: int = 0, path: Path | None = None) -> None:
         self._spool = spool
@@ -105,7 +105,7 @@ class FileSpoolFile:
 
 
 class FileSpool:
-    """Implements `vault.ports.spool.Spool` below `path`, which is made with the first upload.
+    """Implements `vault.ports.journal.Spool` below `path`, which is made with the first upload.
 
     All files together take at most `room`, and leave `disk_reserve_bytes` of the file system to the journal.
     """

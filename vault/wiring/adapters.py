@@ -1,4 +1,4 @@
-"""Creates the configured adapter of each port, and the machine's clock."""
+"""Creates the configured adapter of each port, root-key providers included, and the machine's clock."""
 
 from __future__ import annotations
 
@@ -7,29 +7,120 @@ import os
 import time
 from collections.abc import Sequence
 from datetime import UTC, datetime
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from pydantic import SecretStr
+
 from vault.config import S3_SCHEME, Config, S3Access
+from vault.config.root import (
+    AwsKmsRootSection,
+    Pkcs11RootSection,
+    RootSection,
+    SingleRootSection,
+    TransitRootSection,
+)
 from vault.errors import ConfigError, Invalid
-from vault.keystore.directory import DirectoryReplica
 from vault.keystore.keyring import Keyring
-from vault.keystore.root.common import RootKeys
-from vault.keystore.root.pairs import MovingRootKeys
+from vault.keystore.replicas import DirectoryReplica
+from vault.keystore.root.awskms import AwsKmsRootKeys, KmsSettings
+from vault.keystore.root.common import RootKeys, Secret
+from vault.keystore.root.file import FileRootKeys
+from vault.keystore.root.pairs import CompositeRootKeys, MovingRootKeys
+from vault.keystore.root.transit import TransitRootKeys, TransitSettings
+from vault.model import Assurance
 from vault.ports.cluster import ClusterLocks
 from vault.ports.keys import KeyringStore
 from vault.ports.objects import ObjectStore
 from vault.ports.time import Clock, Entropy
-from vault.storage.locks import FileClusterLocks, PostgresClusterLocks
 from vault.storage.objects.filesystem import FilesystemObjectStore
 from vault.storage.objects.memory import MemoryObjectStore
 from vault.storage.objects.prefixed import PrefixedObjectStore
-from vault.storage.postgres import PostgresSettings
+from vault.storage.postgres import FileClusterLocks, PostgresClusterLocks, PostgresSettings
 from vault.storage.s3.client import S3Settings
 from vault.storage.s3.keyring_replica import BucketReplica
 from vault.storage.s3.store import S3ObjectStore
 from vault.wiring.files import TO_READ_KEYS, refuse_unusable
-from vault.wiring.root_keys import provider_of
+
+# -- root keys ----------------------------------------------------------------------------------------------------
+
+
+def provider_of(section: RootSection | SingleRootSection, config: Config, clock: Clock, entropy: Entropy) -> RootKeys:
+    """Return the provider that a section describes, without touching it; ConfigError if an extra is not installed."""
+    if isinstance(section, RootSection) and section.composite is not None:
+        return CompositeRootKeys(
+            provider_of(section.composite.first, config, clock, entropy),
+            provider_of(section.composite.second, config, clock, entropy),
+            entropy=entropy,
+        )
+    if section.pkcs11 is not None:
+        return _pkcs11(section.pkcs11, config, clock, entropy)
+    if section.transit is not None:
+        return _transit(section.transit, config, clock, entropy)
+    if section.awskms is not None:
+        return _awskms(section.awskms, clock, entropy)
+    return FileRootKeys(config.file_root_path(section), clock=clock, entropy=entropy)
+
+
+def root_directories(config: Config) -> Sequence[Path]:
+    """Return the directories of file providers that `init` will make."""
+    root = config.keyring.root
+    halves = (root,) if root.composite is None else (root.composite.first, root.composite.second)
+    return [config.file_root_path(half) for half in halves if half.kind == "file"]
+
+
+def _pkcs11(section: Pkcs11RootSection, config: Config, clock: Clock, entropy: Entropy) -> RootKeys:
+    if find_spec("pkcs11") is None:
+        raise ConfigError(
+            'keyring.root.kind: "pkcs11" needs a library that is not installed',
+            hint="pip install 'callvault[pkcs11]'",
+        )
+    from vault.keystore.root.pkcs11 import Pkcs11RootKeys, TokenSettings  # noqa: PLC0415 - the extra may be absent
+
+    settings = TokenSettings(
+        library=section.library,
+        token=section.token,
+        pin=_secret(section.pin, section.pin_file, config, "keyring.root.pkcs11.pin_file", "CALLVAULT_PKCS11_PIN"),
+        assurance=Assurance(section.assurance),
+    )
+    return Pkcs11RootKeys(settings, prefix=section.prefix, mechanism=section.mechanism, clock=clock, entropy=entropy)
+
+
+def _transit(section: TransitRootSection, config: Config, clock: Clock, entropy: Entropy) -> RootKeys:
+    settings = TransitSettings(
+        address=section.address,
+        mount=section.mount,
+        namespace=section.namespace,
+        token=_secret(
+            section.token, section.token_file, config, "keyring.root.transit.token_file", "CALLVAULT_TRANSIT_TOKEN"
+        ),
+        ca_file=None if section.ca_file is None else config.resolve(section.ca_file, ""),
+        timeout_seconds=section.timeout.total_seconds(),
+    )
+    return TransitRootKeys(settings, prefix=section.prefix, clock=clock, entropy=entropy)
+
+
+def _awskms(section: AwsKmsRootSection, clock: Clock, entropy: Entropy) -> RootKeys:
+    settings = KmsSettings(
+        region=section.region,
+        endpoint=section.endpoint,
+        access_key=section.access_key,
+        secret_key=section.secret_key.get_secret_value() if section.secret_key else None,
+        timeout_seconds=section.timeout.total_seconds(),
+    )
+    return AwsKmsRootKeys(settings, prefix=section.prefix, clock=clock, entropy=entropy)
+
+
+def _secret(value: SecretStr | None, file: Path | None, config: Config, key: str, variable: str) -> Secret:
+    if file is not None:
+        return Secret(file=config.resolve(file, ""))
+    if value is None:
+        raise ConfigError(f"{key}: there is no credential for the root keys", hint=f"name a file, or set {variable}")
+    return Secret(value=value.get_secret_value())
+
+
+# -- adapters -----------------------------------------------------------------------------------------------------
 
 KEYRING_ID = "keyring_id"
 """The catalog setting with the id of its keyring."""

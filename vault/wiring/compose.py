@@ -15,26 +15,20 @@ from vault.places import unusable
 from vault.ports.catalog import Catalog
 from vault.ports.cluster import ClusterLocks
 from vault.ports.objects import ObjectStore
-from vault.retention.bounds import FLOOR
 from vault.retention.guards import Limits
+from vault.retention.periods import FLOOR
 from vault.server.webhooks import HttpMessenger
-from vault.services.certificates.batches import Certificates
 from vault.services.certificates.content import Identity
-from vault.services.certificates.issuing import Certifier
+from vault.services.certificates.issuing import Certificates, Certifier
 from vault.services.deletion.erasures import Erasures
-from vault.services.deletion.overrides import Overrides
 from vault.services.deletion.planning import Planner
-from vault.services.deletion.policies import Policies
+from vault.services.deletion.policies import Overrides, Policies
 from vault.services.deletion.shredding import Shredder
 from vault.services.deletion.sweep import Sweeper, SweepLimits
-from vault.services.health.nodes import Presence
-from vault.services.health.status import Status
-from vault.services.holds.alerts import Alerts
-from vault.services.holds.flags import Flags
-from vault.services.holds.holds import Holds
-from vault.services.holds.labels import Labels
-from vault.services.ingest.begun import Begun
-from vault.services.ingest.call_keys import CallKeys
+from vault.services.health.status import Presence, Status
+from vault.services.holds.flags import Alerts, Flags
+from vault.services.holds.holds import Holds, Labels
+from vault.services.ingest.call_keys import Begun, CallKeys
 from vault.services.ingest.call_notes import Notes
 from vault.services.ingest.ingest import OPEN_RECORDINGS, Ingest, IngestLimits
 from vault.services.ingest.live import FeedParts
@@ -42,22 +36,18 @@ from vault.services.ingest.slots import Shares
 from vault.services.ingest.storing import SegmentLimits, Storer
 from vault.services.keys import Keys, is_pinned
 from vault.services.people.access import Access
-from vault.services.playback.playback import Playback
-from vault.services.playback.showing import Recordings
-from vault.services.recordings.dossiers import Dossiers
-from vault.services.recordings.leaves import Coordinates
+from vault.services.playback.playback import Playback, Recordings
+from vault.services.recordings.dossiers import Coordinates, Dossiers
 from vault.services.recordings.reading import Reader
 from vault.services.recordings.search import BlindIndex, Search
 from vault.services.repeats import Repeats
-from vault.services.surroundings import Surroundings
-from vault.services.tenants.reindexing import Reindexing
-from vault.services.tenants.tenants import Tenants, Webhooks
+from vault.services.surroundings import Surroundings, VaultTime
+from vault.services.tenants.tenants import Reindexing, Tenants, Webhooks
 from vault.services.uploads.parts import Parts
 from vault.services.uploads.resumable import Uploads
 from vault.services.uploads.spooling import SPOOL, Windows
 from vault.services.uploads.whole import Objects
 from vault.services.vault import IN_WORK, Vault
-from vault.services.vault_time import VaultTime
 from vault.storage.journal.journal import FileJournal
 from vault.storage.spool import FileSpool
 from vault.wiring.retention import bounds_of

@@ -6,6 +6,7 @@ import asyncio
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 from pathlib import Path
 
 from prometheus_client import CollectorRegistry
@@ -16,9 +17,9 @@ from vault.disk import write_whole
 from vault.errors import ConfigError
 from vault.keystore.keyring import Keyring
 from vault.keystore.root.common import RootKeys
-from vault.model import DataKey, Finding, Role
+from vault.model import DataKey, Finding, Role, Token
 from vault.ports.time import Clock, Entropy
-from vault.retention.bounds import check_new_width
+from vault.retention.periods import check_new_width
 from vault.services.keys import COUNTED_SINCE
 from vault.services.people.access import Access
 from vault.services.surroundings import Surroundings
@@ -26,11 +27,20 @@ from vault.storage.catalog.catalog import SqlCatalog, open_catalog
 from vault.storage.objects.filesystem import FilesystemObjectStore
 from vault.storage.s3.bucket import provision
 from vault.telemetry import Metrics
-from vault.wiring.adapters import KEYRING_ID, SystemClock, catalog_place, keyring_replicas, root_keys, s3_settings
-from vault.wiring.files import refuse_unmakeable
+from vault.wiring.adapters import (
+    KEYRING_ID,
+    SystemClock,
+    catalog_place,
+    keyring_replicas,
+    root_directories,
+    root_keys,
+    s3_settings,
+)
+from vault.wiring.files import Piece, refuse_unmakeable, refuse_unusable
 from vault.wiring.lineage import kept_keyring, no_catalog
 from vault.wiring.retention import bounds_in, retention_findings
-from vault.wiring.root_keys import root_directories
+
+# -- init ---------------------------------------------------------------------------------------------------------
 
 
 def identity_findings(identity: IdentitySettings, *, trial: bool) -> Sequence[Finding]:
@@ -177,3 +187,26 @@ async def _create_objects(config: Config, created: list[str]) -> None:
             created.append(f"bucket {settings.bucket}")
         case _:
             created.append("object store in memory: recordings end with the process")
+
+
+# -- operator token -----------------------------------------------------------------------------------------------
+
+
+async def issue_operator(config: Config, *, name: str, expires_at: datetime | None) -> tuple[Token, str]:
+    """Issue an operator's token in the catalog, beside the server or without one, and return its text.
+
+    The audit trail names the vault itself as the actor. ConfigError without a catalog of this version.
+    """
+    await asyncio.to_thread(refuse_unusable, config, (Piece.CATALOG,))
+    clock = SystemClock()
+    catalog = open_catalog(catalog_place(config), clock=clock)
+    try:
+        await catalog.check_schema()
+        access = Access(
+            catalog=catalog,
+            surroundings=Surroundings(clock=clock, entropy=os.urandom, metrics=Metrics(CollectorRegistry())),
+            sealing_keys=tuple,
+        )
+        return await access.issue(name=name, role=Role.OPERATOR, tenant=None, actor=None, expires_at=expires_at)
+    finally:
+        await catalog.close()

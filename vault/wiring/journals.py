@@ -19,8 +19,8 @@ from vault.ports.cluster import Node
 from vault.ports.time import Clock
 from vault.services.vault import Vault
 from vault.storage.catalog.catalog import SqlCatalog, open_catalog
+from vault.storage.journal.file import existing_node
 from vault.storage.journal.journal import journal_files
-from vault.storage.journal.node import existing_node
 from vault.wiring.adapters import SystemClock, catalog_place
 from vault.wiring.files import Piece, refuse_unusable
 from vault.wiring.open import open_vault

@@ -11,8 +11,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from vault.config import Config
-from vault.crypto.commitments import Target
 from vault.crypto.derive import Purpose
+from vault.crypto.sealed import Target
 from vault.errors import IntegrityError, NotFound, Shredded
 from vault.format.backup import POOL, BackupManifest
 from vault.ids import RecordingId

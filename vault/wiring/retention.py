@@ -9,8 +9,7 @@ from typing import Final
 from vault.config import Config
 from vault.model import Finding, Tenant
 from vault.ports.keys import Keyring
-from vault.retention.bounds import RetentionBounds, retention_bounds
-from vault.retention.periods import Period, parse_period
+from vault.retention.periods import Period, RetentionBounds, parse_period, retention_bounds
 
 SHORT: Final = timedelta(days=30)
 """Retention below this gets a warning: most complaints are made later."""

@@ -23,8 +23,7 @@ from vault.media.descriptor import raw_media
 from vault.media.g711 import SILENCE
 from vault.media.tracks import Missing, Tracks
 from vault.model import CallFacts, Codec, Media
-from vault.protocol.facts.json_text import Members
-from vault.protocol.facts.metadata import address_facts, call_facts, call_key, dtmf, number, parse_object
+from vault.protocol.facts.metadata import Members, address_facts, call_facts, call_key, dtmf, number, parse_object
 from vault.protocol.facts.stated import Reading, Unusable
 from vault.protocol.live.events import Audio, Breakage, Broken, Ended, Event, Gap, Handshake, LeftOut, Say, Started
 

@@ -7,13 +7,17 @@ from typing import Final
 
 from vault.errors import Invalid
 from vault.protocol.facts.metadata import UNREADABLE, unreadable
-from vault.protocol.live.asterisk import recognise_asterisk
 from vault.protocol.live.audiohook import AudioHook
-from vault.protocol.live.audiosocket import AudioSocket
+from vault.protocol.live.binary import (
+    Vonage,
+    recognise_asterisk,
+    recognise_audio_fork,
+    recognise_audio_stream,
+    recognise_vonage,
+)
 from vault.protocol.live.events import Dialect, Handshake
-from vault.protocol.live.jambonz import recognise_audio_fork, recognise_audio_stream
 from vault.protocol.live.media_streams import Telnyx, Twilio, recognise_media_stream
-from vault.protocol.live.vonage import Vonage, recognise_vonage
+from vault.protocol.live.streams import AudioSocket
 
 Recogniser = Callable[[Handshake, str | bytes], Dialect | None]
 """Returns a new machine if the first message is of its protocol, else None. The machine has not received it yet."""

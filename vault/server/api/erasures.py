@@ -10,13 +10,12 @@ from pydantic import Field, WithJsonSchema
 from typing_extensions import TypedDict
 
 from vault.access.permissions import Act
-from vault.access.shown import shown_digest
+from vault.access.two_people import shown_digest
 from vault.ids import RecordingId
 from vault.model import Principal
 from vault.ports import erasures
 from vault.ports.erasures import ErasureBasis, ErasureId, ErasureOutcome, ErasureState
-from vault.server.api.names import answer
-from vault.server.context import VAULT, body, caller, checked_id, lister, one_tenant, own, query_id
+from vault.server.context import VAULT, answer, body, caller, checked_id, lister, one_tenant, own, query_id
 from vault.server.operation import Operations, told
 from vault.server.schemas import (
     Body,

@@ -12,11 +12,10 @@ from typing_extensions import TypedDict
 
 from vault import model
 from vault.access.permissions import Act
-from vault.access.shown import shown_digest
+from vault.access.two_people import shown_digest
 from vault.ids import RecordingId
 from vault.model import HoldKind, HoldState, Principal
-from vault.server.api.names import answer
-from vault.server.context import VAULT, body, caller, checked_id, lister, one_tenant, own
+from vault.server.context import VAULT, answer, body, caller, checked_id, lister, one_tenant, own
 from vault.server.operation import Operations, told
 from vault.server.schemas import (
     Approve,

@@ -8,15 +8,14 @@ from aiohttp import web
 from typing_extensions import TypedDict
 
 from vault.access.permissions import Act
-from vault.access.shown import check_shown
+from vault.access.two_people import check_shown
 from vault.config.sections import Retention
 from vault.errors import Invalid
 from vault.model import Principal, Role
 from vault.ports import policies
 from vault.ports.policies import PolicyState
 from vault.retention.policy import month_name
-from vault.server.api.names import answer
-from vault.server.context import VAULT, body, caller, checked_tenant, lister, own
+from vault.server.context import VAULT, answer, body, caller, checked_tenant, lister, own
 from vault.server.operation import Operations, told
 from vault.server.schemas import (
     Approve,

@@ -27,8 +27,7 @@ from vault.media.wav import View, has_wav_head, playable, verbatim
 from vault.model import CallFacts, Codec, Container, Content, HoldKind, HoldState, Principal, RecordingState
 from vault.ports.recordings import RecordingQuery
 from vault.protocol.facts.parties import SENT
-from vault.server.api.names import answer
-from vault.server.context import VAULT, body, checked_tenant, own, principal, query, query_id, reply, scope
+from vault.server.context import VAULT, answer, body, checked_tenant, own, principal, query, query_id, reply, scope
 from vault.server.operation import Answer, Operations, told
 from vault.server.schemas import (
     Body,
@@ -46,8 +45,7 @@ from vault.server.schemas import (
     render,
 )
 from vault.services.ingest.sessions import FRAMES_LEFT_OUT, LEFT_OUT, STATED_START
-from vault.services.playback.playback import Playable
-from vault.services.playback.showing import Explained, RecordingView
+from vault.services.playback.playback import Explained, Playable, RecordingView
 from vault.services.recordings.reading import look_through
 from vault.services.recordings.search import CALL_KEY, Wanted
 from vault.services.vault import Vault

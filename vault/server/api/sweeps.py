@@ -10,15 +10,14 @@ from pydantic import Field
 from typing_extensions import TypedDict
 
 from vault.access.permissions import Act
-from vault.access.shown import check_shown
+from vault.access.two_people import check_shown
 from vault.errors import Invalid
 from vault.ids import RecordingId
 from vault.model import Assurance, Principal
 from vault.ports.shreds import SweepOverride
 from vault.retention import guards
 from vault.retention.guards import Guard
-from vault.server.api.names import answer
-from vault.server.context import VAULT, body, caller, checked_tenant, own, query_id, reply
+from vault.server.context import VAULT, answer, body, caller, checked_tenant, own, query_id, reply
 from vault.server.operation import Operations, told
 from vault.server.schemas import (
     Approve,

@@ -17,8 +17,7 @@ from vault.model import Principal
 from vault.protocol.facts.parties import DEFAULT_REGION
 from vault.protocol.webhook import origin_of
 from vault.retention.policy import month_name
-from vault.server.api.names import answer
-from vault.server.context import VAULT, body, caller, checked_id, checked_tenant, path_tenant, reply
+from vault.server.context import VAULT, answer, body, caller, checked_id, checked_tenant, path_tenant, reply
 from vault.server.operation import Operations, told
 from vault.server.schemas import (
     Approve,

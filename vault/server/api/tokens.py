@@ -11,8 +11,7 @@ from vault import model
 from vault.access.permissions import Act
 from vault.ids import TokenId
 from vault.model import Role
-from vault.server.api.names import answer
-from vault.server.context import VAULT, body, caller, checked_id, checked_tenant, lister, possible_id, principal
+from vault.server.context import VAULT, answer, body, caller, checked_id, checked_tenant, lister, possible_id, principal
 from vault.server.operation import Answer, Operations, told
 from vault.server.schemas import Body, Instant, Moment, Page, TenantRef, Who, Words, render
 

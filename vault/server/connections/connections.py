@@ -27,8 +27,7 @@ from typing import Final, Protocol, cast
 from vault.config import ServerSettings
 from vault.ids import TenantId
 from vault.ports.time import Clock
-from vault.server.connections.tls import Certified
-from vault.server.connections.workers import descriptor_limit
+from vault.server.connections.tls import Certified, descriptor_limit
 from vault.services.ingest.slots import OPERATORS, Resource, Shares
 from vault.telemetry import Metrics
 

@@ -1,20 +1,36 @@
-"""TLS of every listener, and what a running server reads again from its files: certificates and the log level."""
+"""TLS of every listener, what a running server reads again from its files, and worker processes behind one port."""
 
 from __future__ import annotations
 
 import asyncio
+import ctypes
+import gc
 import logging
+import re
+import resource
 import ssl
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+import sys
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from aiohttp import ClientError, ClientSession, ClientTimeout, UnixConnector, web
+from prometheus_client import CollectorRegistry
+from prometheus_client.core import GaugeMetricFamily, Metric
+from prometheus_client.exposition import generate_latest
+from prometheus_client.parser import text_string_to_metric_families
+from prometheus_client.registry import Collector
+
 from vault.config import Config
 from vault.errors import ConfigError
+from vault.format.journal import parse_file_name
 from vault.places import READ, check
+from vault.services.vault import Vault
 from vault.telemetry import set_level
+
+# -- tls ----------------------------------------------------------------------------------------------------------
 
 _AEAD_OF_1_2: Final = "ECDHE+AESGCM:ECDHE+CHACHA20"
 """TLS 1.2 with forward secrecy and authenticated encryption only (RFC 9325 section 4.2); 1.3 has nothing else."""
@@ -130,3 +146,135 @@ def _named(value: object, name: str = "") -> Iterator[tuple[str, object]]:
         return
     for key, inner in value.items():
         yield from _named(inner, f"{name}.{key}" if name else key)
+
+
+# -- workers ------------------------------------------------------------------------------------------------------
+# Worker processes behind one port, and what each asks of its machine.
+#
+# Each worker serves its metrics on a socket that only its siblings use. A worker that is asked for /metrics asks the
+# others and adds the label `worker`, so each series comes from one process.
+
+_M_TRIM_THRESHOLD: Final = -1
+_M_MMAP_THRESHOLD: Final = -3
+_KEEP_BYTES: Final = 64 << 20
+_COLLECT_AFTER: Final = 20_000
+_SWITCH_SECONDS: Final = 0.0005
+_MOST_DESCRIPTORS: Final = 1 << 20
+"""The most that Linux gives a process, unless an administrator raised that too."""
+
+
+def tune() -> None:
+    """Keep segment-sized buffers in the process between uses, and exclude the start-up objects from collection.
+
+    glibc would map and unmap each megabyte buffer and fault its pages in anew: a third of the kernel time of an upload.
+    Other C libraries ignore the request.
+    """
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt is not None:
+        mallopt(_M_MMAP_THRESHOLD, _KEEP_BYTES // 2)
+        mallopt(_M_TRIM_THRESHOLD, _KEEP_BYTES)
+    # The event loop must not wait five milliseconds for each worker thread that holds the interpreter lock.
+    sys.setswitchinterval(_SWITCH_SECONDS)
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(_COLLECT_AFTER, 20, 20)
+
+
+def descriptor_limit() -> int:
+    """Return how many descriptors this process may have."""
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return _MOST_DESCRIPTORS if soft == resource.RLIM_INFINITY else soft
+
+
+def raise_descriptor_limit() -> None:
+    """Raise the limit as far as the process may, and log it: each connection needs one or two descriptors."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = _MOST_DESCRIPTORS if hard == resource.RLIM_INFINITY else hard
+    if soft not in (resource.RLIM_INFINITY, wanted):
+        try:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+        except (OSError, ValueError):
+            logger.warning("the limit of descriptors could not be raised", extra={"fields": {"limit": soft}})
+    logger.info("descriptors", extra={"fields": {"limit": descriptor_limit(), "was": soft}})
+
+
+_ANSWER_SECONDS: Final = 3.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Worker:
+    """One of `count` workers; their sockets are in `directory`, which only they can enter."""
+
+    number: int
+    count: int
+    directory: Path
+
+    @asynccontextmanager
+    async def answering(self, vault: Vault) -> AsyncIterator[None]:
+        """Serve this worker's metrics to its siblings, inside the context."""
+
+        async def own(_: web.Request) -> web.Response:
+            await vault.status.gauges()
+            return web.Response(body=generate_latest(vault.metrics.registry))
+
+        app = web.Application()
+        app.add_routes([web.get("/metrics", own)])
+        runner = web.AppRunner(app, access_log=None, handle_signals=False, shutdown_timeout=1.0)
+        await runner.setup()
+        try:
+            await web.UnixSite(runner, str(self._socket(self.number))).start()
+            yield
+        finally:
+            await runner.cleanup()
+
+    async def metrics(self) -> bytes:
+        """Return all workers' metrics. One that does not answer counts as down; its series are missing, not zero."""
+        answers = await asyncio.gather(*[self._ask(number) for number in range(self.count)])
+        registry = CollectorRegistry()
+        registry.register(_Merged(answers))
+        return generate_latest(registry)
+
+    async def _ask(self, number: int) -> str | None:
+        try:
+            async with (
+                ClientSession(
+                    connector=UnixConnector(str(self._socket(number))), timeout=ClientTimeout(total=_ANSWER_SECONDS)
+                ) as session,
+                session.get("http://worker/metrics") as answer,
+            ):
+                return await answer.text() if answer.ok else None
+        except (ClientError, OSError, TimeoutError):
+            return None
+
+    def _socket(self, number: int) -> Path:
+        return self.directory / f"{number}.sock"
+
+
+class _Merged(Collector):
+    def __init__(self, answers: Iterable[str | None]) -> None:
+        self._answers = list(answers)
+
+    def collect(self) -> Iterator[Metric]:
+        up = GaugeMetricFamily("callvault_worker_up", "Whether the worker answered", labels=["worker"])
+        merged: dict[str, Metric] = {up.name: up}
+        for number, text in enumerate(self._answers):
+            up.add_metric([str(number)], 0 if text is None else 1)
+            for family in text_string_to_metric_families(text or ""):
+                into = merged.setdefault(family.name, Metric(family.name, family.documentation, family.type))
+                for sample in family.samples:
+                    into.add_sample(sample.name, {**sample.labels, "worker": str(number)}, sample.value)
+        yield from merged.values()
+
+
+def worker_journal(journal: Path, number: int) -> Path:
+    """Return a worker's journal directory: the vault's own for the first worker, one below it for the others."""
+    return journal if number == 0 else journal / f"worker-{number}"
+
+
+def left_over(journal: Path, count: int) -> Path | None:
+    """Return a journal with files that belongs to none of `count` workers; None if there is none."""
+    for path in sorted(journal.glob("worker-*")):
+        match = re.fullmatch(r"worker-(\d+)", path.name)
+        if match and int(match[1]) >= count and any(parse_file_name(each.name) for each in path.iterdir()):
+            return path
+    return None

@@ -11,9 +11,8 @@ from vault.access.permissions import Act
 from vault.errors import Forbidden, Unauthenticated, Unavailable, VaultError
 from vault.ids import TokenId
 from vault.model import Principal
-from vault.protocol.live.audiohook import AudioHook
+from vault.protocol.live.audiohook import AudioHook, Nonces, parse_signature, verify
 from vault.protocol.live.events import Say
-from vault.protocol.live.http_signatures import Nonces, parse_signature, verify
 from vault.server.context import VAULT, came_from, claims, path_tenant, possible_id, principal
 from vault.server.ingest import websocket
 from vault.server.operation import Answer, Operations

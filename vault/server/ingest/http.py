@@ -21,8 +21,8 @@ from vault.server.ingest.body import BodyPieces, writing
 from vault.server.ingest.uploading import Receipt, Upload, finished, last, preflight, take
 from vault.server.operation import Answer, Operations, told
 from vault.server.schemas import Count, Moment, TenantRef, moment
-from vault.services.ingest.joining import Joiner
 from vault.services.ingest.live import LIVE_PATIENCE
+from vault.services.ingest.open_rows import Joiner
 from vault.services.ingest.sessions import IngestSession
 from vault.services.vault import Vault
 

@@ -1,25 +1,40 @@
-"""What the adapters of tus and of the IETF's resumable uploads share: addresses, reading the body, and the end."""
+"""Resumable uploads at the same addresses: tus 1.0, and the IETF's draft-ietf-httpbis-resumable-upload."""
 
 from __future__ import annotations
 
+import asyncio
 import re
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from datetime import datetime
 from email.utils import format_datetime
 from typing import Final
 
-from aiohttp import web
+from aiohttp import HttpVersion11, web
 
-from vault.errors import TooLarge, UnsupportedMedia
+from vault.access.permissions import Act
+from vault.errors import (
+    InconsistentLength,
+    Invalid,
+    MismatchingOffset,
+    OffsetMismatch,
+    TooLarge,
+    UnsupportedMedia,
+    UploadComplete,
+)
 from vault.ids import RecordingId, TenantId
 from vault.media.descriptor import parse_content_type
 from vault.model import Media
-from vault.protocol.uploads.resumable import Description, content_type
-from vault.server.context import CONFIG, VAULT, checked_id, go_on
+from vault.protocol.uploads import ietf, tus
+from vault.protocol.uploads.resumable import Description, Verb, content_type, describe, require_room
+from vault.server.context import CONFIG, VAULT, authorised, checked_id, go_on, reply
 from vault.server.ingest.body import Incoming, writing
+from vault.server.ingest.uploading import receipt
+from vault.server.operation import Answer, Operations
 from vault.services.ingest.sessions import IngestSession
-from vault.services.uploads.resumable import SILENT_SECONDS, Writer
+from vault.services.uploads.resumable import SILENT_SECONDS, Standing, Writer
+
+# -- resumable ----------------------------------------------------------------------------------------------------
 
 _HOST: Final = re.compile(r"[A-Za-z0-9.\-_:\[\]]{1,255}")
 
@@ -89,3 +104,382 @@ async def media_in(description: Description, body: Incoming | None) -> Media:
             hint="send the metadata filetype, such as audio/wav, or a filename with an extension such as .wav",
         )
     return parse_content_type(declared, first)
+
+
+# -- tus ----------------------------------------------------------------------------------------------------------
+
+Handler = Callable[[web.Request], Awaitable[web.Response]]
+
+PLACE: Final = "/v1/ingest/{tenant}/tus"
+UPLOAD: Final = f"{PLACE}/{{upload}}"
+
+_TUS_DIALECT: Final = "tus"
+_MADE: Final = {"Location": "The upload's address.", "Upload-Expires": "Until when it waits for its client."}
+_STATE: Final = {
+    "Upload-Offset": "Bytes that are durable.",
+    "Upload-Length": "Bytes the upload will have, if that was said.",
+    "Upload-Complete": "Whether the end is durable (IETF).",
+}
+_NEXT: Final = Answer(text="What came is durable.", headers=_STATE)
+_PROBLEMS: Final = (400, 408, 409, 412, 413, 415, 422, 423, 460, 507)
+
+_APPENDED: Final = {204: _NEXT, 201: Answer(text="The upload is complete (IETF).", headers=_STATE)}
+_CREATED: Final = {201: Answer(text="The upload exists; what came with it is durable.", headers=_MADE)}
+_KNOWN: Final = {
+    200: Answer(text="The upload is known.", headers=_STATE),
+    204: Answer(text="The same (IETF)."),
+}
+_CREATION: Final = ("Upload-Length", "Upload-Metadata")
+_APPENDING: Final = ("Upload-Offset", "Upload-Length", "Upload-Checksum")
+
+OPERATIONS: Final = Operations("ingest")
+
+
+def prepare(app: web.Application) -> None:
+    """Put the headers on every answer that tus wants there."""
+    app.on_response_prepare.append(_mark)
+
+
+async def _mark(request: web.Request, response: web.StreamResponse) -> None:
+    """Put Tus-Resumable on every answer to a tus client, failures included (Tus-Resumable, Tus-Version)."""
+    resource = request.match_info.route.resource
+    if resource is None or resource.canonical not in {PLACE, UPLOAD}:
+        return
+    if ietf.is_ietf(request.headers):
+        if response.status == web.HTTPRequestEntityTooLarge.status_code:
+            response.headers["Upload-Limit"] = f"max-size={request.app[CONFIG].server.max_recording_bytes}"
+        return
+    response.headers["Tus-Resumable"] = tus.VERSION
+    if response.status == web.HTTPPreconditionFailed.status_code:
+        response.headers["Tus-Version"] = tus.VERSION
+
+
+@OPERATIONS(f"OPTIONS {PLACE}", Act.INGEST, {204: Answer(text="They are in the headers.")})
+async def upload_options(request: web.Request) -> web.Response:
+    """Versions, extensions and limits of tus 1.0 and of the IETF's resumable uploads."""
+    await authorised(request)
+    limit = request.app[CONFIG].server.max_recording_bytes
+    return web.Response(
+        status=204,
+        headers={
+            "Tus-Version": tus.VERSION,
+            "Tus-Extension": ",".join(tus.EXTENSIONS),
+            "Tus-Checksum-Algorithm": ",".join(tus.CHECKSUMS),
+            "Tus-Max-Size": str(limit),
+            "Accept-Patch": f"{tus.BYTES}, {ietf.PARTIAL}",
+            "Upload-Limit": ietf.limits(None, max_size=limit, age_seconds=None),
+        },
+    )
+
+
+async def _create(request: web.Request) -> web.Response:
+    tenant, actor = await authorised(request)
+    tus.require_version(request.headers)
+    vault = request.app[VAULT]
+    wanted = tus.creation(request.headers, limit=request.app[CONFIG].server.max_recording_bytes)
+    description = describe(wanted.metadata, wanted.unusable)
+    with incoming(request) as (body, writer):
+        if wanted.carries:
+            require_room(0, await _checked(wanted.checksum, request, body), wanted.length)
+        media = await media_in(description, body if wanted.carries else None)
+        session, new = await vault.uploads.create(tenant, description, media, wanted.length, actor=actor)
+        made = {"Location": location(request, tenant, session.recording.id)}
+        if new or wanted.carries:
+            async with begun(request, session, writer, new=new):
+                if wanted.carries:
+                    if new or not session.received:
+                        await receive(request, session, body, dialect=_TUS_DIALECT)
+                    made["Upload-Offset"] = str(await vault.uploads.settle(session))
+        return web.Response(status=201, headers={**made, **_expiry(request, session)})
+
+
+async def _append(request: web.Request) -> web.Response:
+    tenant, actor = await authorised(request)
+    tus.require_version(request.headers)
+    vault = request.app[VAULT]
+    vault.uploads.require_taking()
+    wanted = tus.append(request.headers, limit=request.app[CONFIG].server.max_recording_bytes)
+    with incoming(request) as (body, writer):
+        adding = await _checked(wanted.checksum, request, body)
+        async with vault.uploads.entered(
+            tenant, path_upload(request), Verb.APPEND, writer, actor=actor, offset=wanted.offset
+        ) as standing:
+            session = standing.session
+            if session is None:
+                if await body.first():
+                    raise UploadComplete("the upload is complete; nothing was added to it")
+                return web.Response(status=204, headers={"Upload-Offset": str(standing.offset)})
+            await vault.uploads.announce(session, wanted.length)
+            require_room(standing.offset, adding, session.total)
+            await receive(request, session, body, dialect=_TUS_DIALECT)
+            offset = await vault.uploads.settle(session)
+            return web.Response(status=204, headers={"Upload-Offset": str(offset), **_expiry(request, session)})
+
+
+async def _checked(checksum: tus.Checksum | None, request: web.Request, body: Incoming) -> int | None:
+    """Return how many bytes the request adds, None if unknown; a checksum is verified first."""
+    if checksum is None:
+        return request.content_length
+    tus.require_checkable(request.content_length or 0)
+    pieces = await body.whole(tus.require_checkable)
+    checksum.require(pieces)
+    return sum(map(len, pieces))
+
+
+async def _head(request: web.Request) -> web.Response:
+    tenant, actor = await authorised(request)
+    # A HEAD need not state a version, so that a browser can look at the address.
+    tus.require_version(request.headers, required=False)
+    uploads = request.app[VAULT].uploads
+    writer = Writer()
+    async with uploads.entered(tenant, path_upload(request), Verb.ASK, writer, actor=actor) as standing:
+        session, offset, total = standing.session, standing.offset, standing.total
+        # A client whose last bytes were stored but whose answer was lost may only ask, and never send again.
+        if session is not None and session.complete:
+            offset = await uploads.settle(session)
+        length = {"Upload-Defer-Length": "1"} if total is None else {"Upload-Length": str(total)}
+        return web.Response(
+            headers={
+                "Upload-Offset": str(offset),
+                **length,
+                "Cache-Control": "no-store",
+                **_expiry(request, session),
+            }
+        )
+
+
+async def _terminate(request: web.Request) -> web.Response:
+    tenant, actor = await authorised(request)
+    tus.require_version(request.headers)
+    writer = Writer()
+    await request.app[VAULT].uploads.terminate(tenant, path_upload(request), writer, actor=actor)
+    return web.Response(status=204)
+
+
+async def _by_protocol(request: web.Request, one: Handler, other: Handler) -> web.Response:
+    """Answer as tus does with `one`, or as the IETF's protocol does, where that is spoken, with `other`."""
+    return await (other if ietf.is_ietf(request.headers) else one)(request)
+
+
+@OPERATIONS(f"POST {PLACE}", Act.INGEST, _CREATED, headers=_CREATION, problems=_PROBLEMS, asks=True)
+async def create_upload(request: web.Request) -> web.Response:
+    """Create an upload: tus 1.0, or the IETF's with Upload-Complete."""
+    return await _by_protocol(request, _create, create)
+
+
+@OPERATIONS(f"PUT {PLACE}", Act.INGEST, _CREATED, headers=_CREATION, problems=_PROBLEMS, asks=True)
+async def put_upload(request: web.Request) -> web.Response:
+    """Create an upload: the IETF's, with Upload-Complete."""
+    return await create(request)
+
+
+@OPERATIONS(f"HEAD {UPLOAD}", Act.INGEST, _KNOWN, problems=(410, 412, 423), asks=True)
+async def upload_offset(request: web.Request) -> web.Response:
+    """Ask where the upload goes on."""
+    return await _by_protocol(request, _head, head)
+
+
+@OPERATIONS(f"PATCH {UPLOAD}", Act.INGEST, _APPENDED, headers=_APPENDING, problems=(410, *_PROBLEMS), asks=True)
+async def append_upload(request: web.Request) -> web.Response:
+    """Add the next bytes."""
+    return await _by_protocol(request, _append, append)
+
+
+@OPERATIONS(
+    f"DELETE {UPLOAD}",
+    Act.INGEST,
+    {204: Answer(text="The upload has ended.")},
+    problems=(409, 410, 412, 423),
+    asks=True,
+)
+async def terminate_upload(request: web.Request) -> web.Response:
+    """Withdraw an unfinished upload: it ends as truncated, and is kept."""
+    return await _by_protocol(request, _terminate, cancel)
+
+
+@OPERATIONS(
+    f"POST {UPLOAD}",
+    Act.INGEST,
+    _APPENDED,
+    headers=("X-HTTP-Method-Override", *_APPENDING),
+    problems=(405, 410, *_PROBLEMS),
+    asks=True,
+)
+async def override_upload(request: web.Request) -> web.Response:
+    """PATCH, HEAD or DELETE for clients that have only POST: X-HTTP-Method-Override."""
+    await authorised(request)
+    method = request.headers.get("X-HTTP-Method-Override", "").upper()
+    handler = _ON_UPLOADS.get(method)
+    if handler is None:
+        raise web.HTTPMethodNotAllowed(request.method, list(_ON_UPLOADS))
+    return await handler(request)
+
+
+def _expiry(request: web.Request, session: IngestSession | None) -> Mapping[str, str]:
+    """Return Upload-Expires of an unfinished upload (Expiration)."""
+    if session is None or session.ended is not None:
+        return {}
+    return {"Upload-Expires": expires(request.app[VAULT].uploads.expires_at(session))}
+
+
+_ON_UPLOADS: Final[Mapping[str, Handler]] = {
+    "HEAD": upload_offset,
+    "PATCH": append_upload,
+    "DELETE": terminate_upload,
+}
+
+
+# -- ietf ---------------------------------------------------------------------------------------------------------
+# The IETF's resumable uploads, draft-ietf-httpbis-resumable-upload, at the same addresses as tus.
+#
+# The interim responses (104) are written directly: the first has the upload's address, later ones how many bytes are
+# durable.
+
+_IETF_DIALECT: Final = "resumable"
+_ACK_SECONDS: Final = 0.5
+"""How often a client is told how much is durable, while it sends."""
+
+
+class _Interim:
+    """The interim responses of one request; none are sent to a client that does not state that it understands them."""
+
+    def __init__(self, request: web.Request) -> None:
+        self._transport = request.transport
+        self._version = ietf.interop(request.headers) if request.version >= HttpVersion11 else None
+
+    def send(self, fields: Mapping[str, str]) -> None:
+        """Send one."""
+        if self._version is not None and self._transport is not None and not self._transport.is_closing():
+            self._transport.write(ietf.interim(self._version, fields))
+
+    @contextmanager
+    def follow(self, session: IngestSession) -> Iterator[None]:
+        """Send one whenever more of the upload is durable, inside the context."""
+        loop = asyncio.get_running_loop()
+        told = session.received
+        timer: asyncio.TimerHandle
+
+        def tick() -> None:
+            nonlocal told, timer
+            if session.received > told:
+                told = session.received
+                self.send({"Upload-Offset": str(told)})
+            timer = loop.call_later(_ACK_SECONDS, tick)
+
+        timer = loop.call_later(_ACK_SECONDS, tick)
+        try:
+            yield
+        finally:
+            timer.cancel()
+
+
+async def create(request: web.Request) -> web.Response:
+    """Begin an upload, with none, some or all of its bytes (Upload Creation)."""
+    tenant, actor = await authorised(request)
+    tus.require_version(request.headers, required=False)  # a PUT comes here with any version
+    vault, limit = request.app[VAULT], request.app[CONFIG].server.max_recording_bytes
+    wanted = ietf.creation(request.headers, request.content_length, limit=limit)
+    description = describe(wanted.metadata, wanted.unusable)
+    interim = _Interim(request)
+    with incoming(request) as (body, writer):
+        media = await media_in(description, body)
+        session, new = await vault.uploads.create(tenant, description, media, wanted.length, actor=actor)
+        named = {"Location": location(request, tenant, session.recording.id)}
+        async with begun(request, session, writer, new=new):
+            interim.send({**named, "Upload-Limit": _limit(request)})
+            if new or not session.received:
+                with interim.follow(session):
+                    await receive(request, session, body, dialect=_IETF_DIALECT)
+                await _settle(request, session, complete=wanted.complete)
+            return _answer(request, session, 201, **named)
+
+
+async def append(request: web.Request) -> web.Response:
+    """Add the next bytes (Upload Append)."""
+    tenant, actor = await authorised(request)
+    vault, limit = request.app[VAULT], request.app[CONFIG].server.max_recording_bytes
+    vault.uploads.require_taking()
+    wanted = ietf.append(request.headers, request.content_length, limit=limit)
+    try:
+        with incoming(request) as (body, writer):
+            async with vault.uploads.entered(
+                tenant, path_upload(request), Verb.APPEND, writer, actor=actor, alone=True, offset=wanted.offset
+            ) as standing:
+                if standing.session is None:
+                    if await body.first():
+                        raise UploadComplete("the upload is complete; nothing was added to it")
+                    return web.Response(status=204, headers=_state(request, standing))
+                session = standing.session
+                await vault.uploads.announce(session, wanted.length)
+                require_room(standing.offset, request.content_length, session.total)
+                with _Interim(request).follow(session):
+                    await receive(request, session, body, dialect=_IETF_DIALECT)
+                await _settle(request, session, complete=wanted.complete)
+                return _answer(request, session, 201 if session.ended else 204)
+    except OffsetMismatch as error:
+        expected = error.facts["offset"]
+        members = {"offset": expected, "expected-offset": expected, "provided-offset": wanted.offset}
+        raise MismatchingOffset(error.message, hint=error.hint, **members) from error
+
+
+async def head(request: web.Request) -> web.Response:
+    """Return how much is durable (Offset Retrieval)."""
+    tenant, actor = await authorised(request)
+    uploads = request.app[VAULT].uploads
+    writer = Writer()
+    async with uploads.entered(tenant, path_upload(request), Verb.ASK, writer, actor=actor, alone=True) as standing:
+        if standing.session is not None and standing.session.complete:
+            await uploads.settle(standing.session)
+        return web.Response(status=204, headers={**_state(request, standing), "Cache-Control": "no-store"})
+
+
+async def cancel(request: web.Request) -> web.Response:
+    """Withdraw an upload (Upload Cancellation)."""
+    tenant, actor = await authorised(request)
+    writer = Writer()
+    await request.app[VAULT].uploads.terminate(tenant, path_upload(request), writer, actor=actor, alone=True)
+    return web.Response(status=204)
+
+
+async def _settle(request: web.Request, session: IngestSession, *, complete: bool) -> None:
+    """Make it durable; with `complete` also its end, unless less came than was announced."""
+    if complete and not session.sent:
+        raise Invalid("the upload has no audio", hint="send the recording as the request's content")
+    if complete and session.total is not None and not session.complete:
+        raise InconsistentLength(f"the upload ends at {session.sent}, and {session.total} bytes were announced")
+    await request.app[VAULT].uploads.settle(session, end=complete)
+
+
+def _answer(request: web.Request, session: IngestSession, status: int, **fields: str) -> web.Response:
+    done = session.ended is not None
+    headers = {**fields, "Upload-Offset": str(session.received), "Upload-Complete": ietf.flag(done)}
+    if not done:
+        return web.Response(status=status, headers={**headers, "Upload-Limit": _limit(request)})
+    assert session.digest is not None
+    state = "sealed" if session.done.is_set() else "open"
+    shown = receipt(session.recording, session.durable, session.digest.hexdigest(), state)
+    return reply(shown, status=status, headers=headers)
+
+
+def _state(request: web.Request, standing: Standing) -> dict[str, str]:
+    session = standing.session
+    done = session is None or session.ended is not None
+    total = standing.total if session is None else session.total
+    state = {
+        "Upload-Offset": str(standing.offset if session is None else session.received),
+        "Upload-Complete": ietf.flag(done),
+    }
+    if total is not None:
+        state["Upload-Length"] = str(total)
+    if not done:
+        state["Upload-Limit"] = _limit(request)
+    return state
+
+
+def _limit(request: web.Request) -> str:
+    """Return Upload-Limit; each request starts the grace period again."""
+    return ietf.limits(
+        ietf.interop(request.headers),
+        max_size=request.app[CONFIG].server.max_recording_bytes,
+        age_seconds=int(request.app[VAULT].uploads.grace.total_seconds()),
+    )

@@ -13,16 +13,25 @@ from vault.ids import TenantId, TokenId, call_name
 from vault.media.descriptor import parse_content_type
 from vault.model import Recording, RecordingState
 from vault.protocol.uploads.http_put import Placing
-from vault.protocol.uploads.multipart import Closed, Multipart, PartBegan, PartData, PartEnded, boundary_of
-from vault.protocol.uploads.rtpengine import FIELD, event_name, notification
+from vault.protocol.uploads.multipart import (
+    FIELD,
+    Closed,
+    Multipart,
+    PartBegan,
+    PartData,
+    PartEnded,
+    boundary_of,
+    event_name,
+    notification,
+)
 from vault.server.context import CONFIG, VAULT, authorised, go_on, path_tenant, small_body
 from vault.server.ingest.body import BodyPieces, Source, writing
 from vault.server.ingest.http import UPLOAD_PROBLEMS, UPLOADED, ask, require_size
 from vault.server.ingest.uploading import Upload, take
 from vault.server.operation import Answer, Operations
 from vault.services.audit import event
-from vault.services.ingest.joining import Joiner
 from vault.services.ingest.live import LIVE_PATIENCE
+from vault.services.ingest.open_rows import Joiner
 from vault.services.vault import Vault
 
 _DIALECT: Final = "rtpengine"

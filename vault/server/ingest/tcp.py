@@ -14,22 +14,21 @@ from typing import SupportsIndex
 
 from vault.access.permissions import Act
 from vault.config import Config
-from vault.config.streams import Listener
+from vault.config.file import Listener
 from vault.errors import ConfigError, Conflict, UploadStalled, VaultError, not_listening, reason
 from vault.ids import TokenId, parse_tenant
 from vault.places import READ, check
 from vault.ports.time import Entropy
-from vault.protocol.live.audiosocket import ORDERLY, AudioSocket
 from vault.protocol.live.events import Audio, Dialect, Ended, Event, LeftOut, Started
-from vault.protocol.live.rtpengine_tcp import RtpengineTcp
-from vault.server.connections.backpressure import Intake
+from vault.protocol.live.streams import ORDERLY, AudioSocket, RtpengineTcp
 from vault.server.connections.connections import Connection, Connections, bind
+from vault.server.connections.http_protocol import Intake
 from vault.server.connections.tls import Certified, load_chain, server_context
-from vault.server.ingest.idle_timer import IdleTimer
+from vault.server.ingest.body import IdleTimer
 from vault.server.problems import status_of
 from vault.server.refusal_log import Refusals, said_of
 from vault.services.ingest.live import Feed
-from vault.services.people.under_way import ended
+from vault.services.people.access import ended
 from vault.services.vault import Vault
 from vault.telemetry import request_id
 

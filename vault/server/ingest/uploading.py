@@ -16,13 +16,13 @@ from typing_extensions import TypedDict
 from vault.errors import Conflict, Invalid, OffsetMismatch, Unavailable
 from vault.format.notes import Note, kept_before, kept_of
 from vault.ids import TenantId, call_keys, call_number
-from vault.media.ends import TAIL_BYTES, says_end
+from vault.media.heads import TAIL_BYTES, says_end
 from vault.model import CallFacts, Media, Principal, Recording, RecordingState
 from vault.protocol.uploads.http_put import Placing
 from vault.server.context import reply
 from vault.server.ingest.body import Pieces
 from vault.server.schemas import Count, FormerRef, RecordingRef, Sha256
-from vault.services.ingest.joining import Joiner
+from vault.services.ingest.open_rows import Joiner
 from vault.services.ingest.sessions import CallStart, IngestSession
 from vault.services.uploads.resumable import Writer
 from vault.services.vault import Vault

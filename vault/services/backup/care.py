@@ -12,8 +12,7 @@ from vault.format import backup as layout
 from vault.format.backup import BackedRecording, BackupManifest
 from vault.ids import TenantId, new_id
 from vault.ports.progress import Progress
-from vault.services.backup.making import UNFINISHED_FOR
-from vault.services.backup.place import BackupPlace
+from vault.services.backup.making import UNFINISHED_FOR, BackupPlace
 from vault.services.surroundings import Surroundings
 
 

@@ -1,4 +1,4 @@
-"""Makes a backup while the vault runs: one snapshot of the catalog, and every object it names.
+"""Makes a backup while the vault runs: one snapshot of the catalog, and every object it names, sealed there.
 
 Order: a marker that a backup is under way → catalog parts, from one snapshot → objects that the pool lacks → objects
 list → manifest. A crash before the manifest leaves parts that no manifest lists, and objects that the next backup finds
@@ -8,25 +8,181 @@ in the pool; `prune` removes both. A backup has coordinates and ciphertext, neve
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import tempfile
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import IO
 
 from vault import __version__
+from vault.crypto.backup import open_manifest, open_part, seal_manifest, seal_part
+from vault.crypto.derive import open_with_any
 from vault.errors import IntegrityError, NotFound, Unavailable, VaultError
 from vault.format import backup as layout
-from vault.format.backup import BackedObject, BackedRecording, BackupManifest, Cell, Part, TableRows
+from vault.format.backup import BackedObject, BackedRecording, BackupManifest, Cell, Part, PartHeader, TableRows
+from vault.format.names import tenant_prefix
 from vault.ids import TenantId, new_id
 from vault.instants import rfc3339
-from vault.model import RecordingState
+from vault.model import DataKey, RecordingState
 from vault.ports.objects import ObjectMeta, ObjectStore
 from vault.ports.progress import Progress
 from vault.ports.rescue import BackupRows, CatalogSnapshot
-from vault.services.backup.place import BackupPlace, verified
+from vault.ports.time import Entropy
 from vault.services.surroundings import Surroundings
+
+# -- place --------------------------------------------------------------------------------------------------------
+
+_SALT_BYTES = 24
+_CLASS = "backup"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Listed:
+    """A backup at the destination; `manifest` is None if it does not open, and `problem` says why."""
+
+    backup: str
+    manifest: BackupManifest | None
+    problem: str = ""
+
+
+class BackupPlace:
+    """One destination, with the backup keys: the first one seals, and any of them may open."""
+
+    def __init__(self, *, store: ObjectStore, keys: Sequence[DataKey], keyring: bytes, entropy: Entropy) -> None:
+        self.store = store
+        self._keys = tuple(keys)
+        self._keyring = keyring
+        self._entropy = entropy
+
+    # -- writing ------------------------------------------------------------------------------------------------
+
+    async def put_part(self, backup: str, kind: str, index: int, plaintext: bytes, *, at: datetime) -> Part:
+        """Seal one part and store it; durable when it returns."""
+        header = PartHeader(backup=backup, keyring=self._keyring, kind=kind, index=index)
+        data = await asyncio.to_thread(seal_part, self._keys[0], header, plaintext, salt=self._entropy(_SALT_BYTES))
+        return await self._put(header.name, data, at)
+
+    async def put_manifest(self, manifest: BackupManifest, *, at: datetime) -> None:
+        """Make the backup exist; everything it names must be durable before."""
+        await self._put(layout.manifest_name(manifest.backup), seal_manifest(self._keys[0], manifest), at)
+
+    async def put_marker(self, name: str, *, at: datetime) -> None:
+        """Store a marker for other processes that use this destination."""
+        await self._put(name, b"callvault", at)
+
+    async def forget(self, backup: str) -> None:
+        """Remove a backup; its manifest goes first, so that it is complete or does not exist."""
+        await self.store.delete(layout.manifest_name(backup))
+        for name in [info.name async for info in self.store.list(layout.snapshot_prefix(backup))]:
+            await self.store.delete(name)
+
+    async def _put(self, name: str, data: bytes, at: datetime) -> Part:
+        sha256 = hashlib.sha256(data).hexdigest()
+        meta = ObjectMeta(retain_until=at, retention_class=_CLASS, sha256=sha256)
+        await self.store.put(name, [data], meta=meta)
+        return Part(name=name, size=len(data), sha256=sha256)
+
+    # -- reading ------------------------------------------------------------------------------------------------
+
+    async def snapshots(self) -> Mapping[str, Sequence[str]]:
+        """Return the names under each backup's prefix, oldest first, also of incomplete backups."""
+        found: dict[str, list[str]] = {}
+        async for info in self.store.list(layout.SNAPSHOTS):
+            backup, _, rest = info.name.removeprefix(layout.SNAPSHOTS).partition("/")
+            found.setdefault(backup, []).append(rest)
+        return dict(sorted(found.items()))
+
+    async def backups(self) -> Sequence[Listed]:
+        """Return every complete backup, oldest first."""
+        listed: list[Listed] = []
+        for backup, names in (await self.snapshots()).items():
+            if layout.MANIFEST not in names:
+                continue
+            try:
+                listed.append(Listed(backup=backup, manifest=await self.manifest(backup)))
+            except IntegrityError as error:
+                listed.append(Listed(backup=backup, manifest=None, problem=error.message))
+        return listed
+
+    async def newest(self) -> str:
+        """Return the newest complete backup; NotFound if there is none."""
+        existing = [each for each, names in (await self.snapshots()).items() if layout.MANIFEST in names]
+        if not existing:
+            raise NotFound("there is no backup at this destination", hint="make one: callvault backup create")
+        return existing[-1]
+
+    async def manifest(self, backup: str) -> BackupManifest:
+        """Return an authenticated manifest; NotFound, or an IntegrityError if it is not this vault's."""
+        try:
+            data = await self.store.get(layout.manifest_name(backup))
+        except NotFound as error:
+            raise NotFound(
+                f"there is no backup {backup} at this destination", hint="callvault backup list shows what there is"
+            ) from error
+        manifest = open_with_any(self._keys, lambda key: open_manifest(key, data))
+        if (manifest.backup, manifest.keyring) != (backup, self._keyring.hex()):
+            raise IntegrityError(f"the manifest of {backup} names another backup or keyring; nothing of it was used")
+        return manifest
+
+    async def part(self, manifest: BackupManifest, part: Part) -> bytes:
+        """Return the plaintext of one part, checked against the manifest; an IntegrityError says what is wrong."""
+        kind, _, index = part.name.rpartition("/")[2].rpartition("-")
+        header = PartHeader(backup=manifest.backup, keyring=self._keyring, kind=kind, index=int(index))
+        try:
+            data = await self.store.get(part.name)
+        except NotFound as error:
+            raise IntegrityError(f"{part.name} is missing from the destination") from error
+        if len(data) != part.size or hashlib.sha256(data).hexdigest() != part.sha256:
+            raise IntegrityError(f"{part.name} is not what was stored: its size or hash differs from the manifest")
+        return await asyncio.to_thread(open_with_any, self._keys, lambda key: open_part(key, header, data))
+
+    async def tables(self, manifest: BackupManifest) -> AsyncIterator[layout.TableRows]:
+        """Yield the catalog dump, with one part in memory at a time."""
+        for part in manifest.of_kind(layout.CATALOG):
+            for section in layout.decode_tables(await self.part(manifest, part)):
+                yield section
+
+    async def recordings(self, manifest: BackupManifest) -> AsyncIterator[BackedRecording]:
+        """Yield the objects list, with one part in memory at a time; recordings of one tenant are consecutive."""
+        for part in manifest.of_kind(layout.OBJECTS):
+            for recording in layout.decode_objects(await self.part(manifest, part)):
+                yield recording
+
+    async def issuer(self, manifest: BackupManifest) -> bytes | None:
+        """Return the certificate issuer's private key as PEM, if the backup has it."""
+        for part in manifest.of_kind(layout.ISSUER):
+            return await self.part(manifest, part)
+        return None
+
+    # -- the pool -----------------------------------------------------------------------------------------------
+
+    async def pooled(self, tenant: TenantId) -> Mapping[str, int]:
+        """Return the sizes of one tenant's objects in the pool, by their own names."""
+        sizes: dict[str, int] = {}
+        async for info in self.store.list(layout.pool_name(tenant_prefix(tenant))):
+            sizes[info.name.removeprefix(layout.POOL)] = info.size
+        return sizes
+
+    async def object(self, item: BackedObject) -> bytes:
+        """Return one object of the pool; IntegrityError if it is missing or does not have the listed hash."""
+        try:
+            data = await self.store.get(layout.pool_name(item.name))
+        except NotFound as error:
+            raise IntegrityError(f"{item.name} is missing from the pool") from error
+        return await verified(item, data)
+
+
+async def verified(item: BackedObject, data: bytes) -> bytes:
+    """Return `data` if it is the object's; IntegrityError."""
+    digest = await asyncio.to_thread(hashlib.sha256, data)
+    if len(data) != item.size or digest.hexdigest() != item.sha256:
+        raise IntegrityError(f"{item.name} is not what the catalog says was stored: its size or hash differs")
+    return data
+
+
+# -- making -------------------------------------------------------------------------------------------------------
 
 UNFINISHED_FOR = timedelta(days=1)
 """A marker older than this was left by a crash."""

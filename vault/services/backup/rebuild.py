@@ -1,4 +1,4 @@
-"""Rebuilds catalog rows from objects in the store whose recordings the catalog lacks, or has only as unfinished.
+"""Puts lost objects back from a backup, and rebuilds rows of objects that the catalog lacks or has only as unfinished.
 
 A manifest has everything a row needs. A recording without one was not finished: its row is rebuilt as open from the
 consecutive segments that open, and ends as every interrupted call does.
@@ -6,33 +6,113 @@ consecutive segments that open, and ends as every interrupted call does.
 
 from __future__ import annotations
 
+import asyncio
 import dataclasses
 import hashlib
 import logging
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Protocol
 
 from vault.crypto.sealed import HEAD_BYTES, open_manifest, open_segment
 from vault.errors import Conflict, FormatError, IntegrityError, Shredded
+from vault.format.backup import BackedObject, BackedRecording, BackupManifest
 from vault.format.manifest import Manifest, parse_manifest_object
-from vault.format.names import ROOT, ManifestName, SegmentName, parse_name
+from vault.format.names import ROOT, ManifestName, SegmentName, parse_name, tenant_prefix
 from vault.format.notes import audio_end
 from vault.format.segment import SegmentHeader, parse_segment
 from vault.ids import NodeId, RecordingId, TenantId
 from vault.model import EMPTY, MANIFEST_INDEX, Coordinate, Recording, RecordingState, SegmentRef
 from vault.ports.keys import Keyring
-from vault.ports.objects import ObjectInfo, ObjectStore
+from vault.ports.objects import ObjectInfo, ObjectMeta, ObjectStore
 from vault.ports.progress import Progress
 from vault.ports.recordings import OpenRecordingRows, RecordingLookup
 from vault.ports.rescue import RescueRows
 from vault.ports.tenants import TenantRows
+from vault.services.backup.making import BackupPlace
 from vault.services.ingest.open_rows import committed, own_tenant, rebuilt, stub_row
-from vault.services.recordings.leaves import Coordinates
+from vault.services.keys import is_pinned
+from vault.services.recordings.dossiers import Coordinates
 from vault.services.recordings.reading import Reader, lasted_of, of_ms
 from vault.services.recordings.search import BlindIndex
 from vault.services.surroundings import Surroundings
+
+# -- put back -----------------------------------------------------------------------------------------------------
+
+_COPIES = 4
+
+
+@dataclass(slots=True, kw_only=True)
+class PutBack:
+    """How many objects were present, restored, or without a key; `lost` ones are in neither place."""
+
+    present: int = 0
+    restored: int = 0
+    restored_bytes: int = 0
+    without_key: int = 0
+    lost: list[str] = field(default_factory=list)
+
+
+async def put_back(
+    place: BackupPlace, manifest: BackupManifest, *, keyring: Keyring, store: ObjectStore, progress: Progress
+) -> PutBack:
+    """Restore the store's missing objects from the pool; repeatable."""
+    outcome = PutBack()
+    progress.begin("objects", manifest.pool_bytes)
+    slots = asyncio.Semaphore(_COPIES)
+    tenant: TenantId | None = None
+    stored: Mapping[str, int] = {}
+    async for recording in place.recordings(manifest):
+        cohort = recording.coordinate.cohort
+        if cohort.tenant != tenant:
+            tenant = cohort.tenant
+            stored = {info.name: info.size async for info in store.list(tenant_prefix(tenant))}
+        missing = [item for item in recording.objects if stored.get(item.name) != item.size]
+        outcome.present += len(recording.objects) - len(missing)
+        if not keyring.derivable(recording.coordinate):
+            outcome.without_key += len(missing)
+        else:
+            await _bring(place, store, recording, missing, keyring=keyring, slots=slots, outcome=outcome)
+        progress.advance(sum(item.size for item in recording.objects))
+    return outcome
+
+
+async def _bring(
+    place: BackupPlace,
+    store: ObjectStore,
+    recording: BackedRecording,
+    missing: Sequence[BackedObject],
+    *,
+    keyring: Keyring,
+    slots: asyncio.Semaphore,
+    outcome: PutBack,
+) -> None:
+    held = is_pinned(keyring, recording.coordinate)
+
+    async def bring(item: BackedObject) -> None:
+        async with slots:
+            try:
+                data = await place.object(item)
+            except IntegrityError:
+                outcome.lost.append(item.name)
+                return
+            meta = ObjectMeta(
+                retain_until=datetime.fromtimestamp(recording.retain_until_ms / 1000, UTC),
+                retention_class=recording.retention_class,
+                sha256=item.sha256,
+                held=held,
+            )
+            await store.put(item.name, [data], meta=meta)
+        outcome.restored += 1
+        outcome.restored_bytes += item.size
+
+    async with asyncio.TaskGroup() as group:
+        for item in missing:
+            group.create_task(bring(item))
+
+
+# -- rebuild ------------------------------------------------------------------------------------------------------
 
 _PAGE = 500
 

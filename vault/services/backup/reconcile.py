@@ -38,7 +38,7 @@ from vault.retention.decide import IN_FORCE
 from vault.services.audit import event
 from vault.services.backup.rebuild import Rebuilder, RebuildRows, Rebuilt
 from vault.services.holds.holds import pins_of
-from vault.services.recordings.leaves import Coordinates
+from vault.services.recordings.dossiers import Coordinates
 from vault.services.surroundings import Surroundings
 
 REVIEW_WITHIN = timedelta(days=7)

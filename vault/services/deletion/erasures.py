@@ -17,8 +17,7 @@ from datetime import datetime, timedelta
 from typing import Protocol
 
 from vault.access.permissions import Act
-from vault.access.shown import check_shown
-from vault.access.two_people import Deciders, Decision, check_two
+from vault.access.two_people import Deciders, Decision, check_shown, check_two
 from vault.errors import Conflict, Invalid, NotFound, Unavailable, UnderHold
 from vault.ids import CertificateId, RecordingId, TenantId, new_id
 from vault.instants import rfc3339

@@ -28,9 +28,8 @@ from vault.retention.guards import Limits, Tripped, check_clock, effective_now
 from vault.services.audit import event
 from vault.services.certificates.content import Unnamed
 from vault.services.deletion.erasures import Erasures
-from vault.services.deletion.overrides import Overrides
 from vault.services.deletion.planning import Candidate, Planned, Planner
-from vault.services.deletion.policies import Policies
+from vault.services.deletion.policies import Overrides, Policies
 from vault.services.deletion.shredding import Shredder
 from vault.services.surroundings import Surroundings
 

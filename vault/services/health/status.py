@@ -1,4 +1,4 @@
-"""A monitor's questions: whether new recordings are accepted, and gauges that no event keeps current."""
+"""A monitor's questions: are recordings accepted, gauges that no event keeps current, and this node's row."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from datetime import timedelta
 from typing import Final, Protocol
 
 from vault.access.permissions import has_expired
-from vault.errors import Unavailable, VaultError, reason
+from vault.errors import NotFound, Unavailable, VaultError, reason
 from vault.ids import TenantId
 from vault.model import HoldKind, HoldState, RecordingState, Role
-from vault.ports.alerts import AlertRows
-from vault.ports.holds import HoldLookup
+from vault.ports.cluster import Node, NodeRows
+from vault.ports.holds import AlertRows, HoldLookup
 from vault.ports.journal import Journal
 from vault.ports.keys import Keyring
 from vault.ports.objects import ObjectStore
@@ -21,15 +21,66 @@ from vault.ports.recordings import RecordingCounts
 from vault.ports.rescue import SchemaCheck
 from vault.ports.tenants import TokenLookup
 from vault.ports.time import Clock
-from vault.retention.review import review_overdue
-from vault.services.health.nodes import Presence
+from vault.retention.decide import review_overdue
 from vault.services.ingest.ingest import Ingest
 from vault.services.surroundings import Surroundings
 from vault.services.tenants.tenants import Tenants
 
-_CLOSE_SECONDS: Final = 1.0
+# -- nodes --------------------------------------------------------------------------------------------------------
+
+_BEAT_SECONDS = 10.0
 
 logger = logging.getLogger(__name__)
+
+
+class Presence:
+    """Tells the catalog that this node runs. It is for people: decisions use locks where there are any."""
+
+    def __init__(self, *, catalog: NodeRows, ingest: Ingest, clock: Clock, name: str) -> None:
+        self._catalog = catalog
+        self._ingest = ingest
+        self._clock = clock
+        self._name = name
+        self.seen = True
+        """Whether the latest beat is in the catalog."""
+
+    async def register(self) -> None:
+        """Add this node to the catalog, before the first recording, so that no row names an unknown node."""
+        now = self._clock.now()
+        await self._catalog.register_node(Node(id=self._ingest.node, name=self._name, started_at=now, seen_at=now))
+
+    async def run(self) -> None:
+        """Beat until cancelled; during an outage of the catalog the node only looks absent."""
+        while True:
+            await asyncio.sleep(_BEAT_SECONDS)
+            try:
+                await self.appear()
+            except Unavailable as error:
+                logger.warning("the node was not seen", extra={"fields": {"reason": error.message}})
+
+    async def appear(self) -> None:
+        """Beat, registering again if this node was taken for lost; Unavailable if the catalog cannot be written."""
+        try:
+            try:
+                await self.beat()
+            except NotFound:
+                logger.warning("the node was taken for lost; it appears again")
+                await self.register()
+        except Unavailable:
+            self.seen = False
+            raise
+        self.seen = True
+
+    async def beat(self) -> None:
+        """Store the time, and how much is not stored yet."""
+        await self._catalog.beat_node(
+            self._ingest.node, at=self._clock.now(), unstored_bytes=self._ingest.unstored_bytes
+        )
+
+
+# -- status -------------------------------------------------------------------------------------------------------
+
+_CLOSE_SECONDS: Final = 1.0
 
 
 class Look:

@@ -1,4 +1,4 @@
-"""Places, reviews and releases holds. A hold is first a pin in the keyring and then a row.
+"""Places, reviews and releases holds. A hold is first a pin in the keyring and then a row; labels follow.
 
 Placing: row `placing` → pins durable in the keyring → row `active` → answer → labels on the objects. A crash after the
 first step is completed at the next start, so an answered hold is never lost and an unanswered one is never half placed.
@@ -7,38 +7,126 @@ The keyring's single writer orders holds and sweeps: whichever enters second see
 
 from __future__ import annotations
 
+import asyncio
 import dataclasses
 import logging
-from collections.abc import Sequence
+from collections import deque
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any, Protocol
+from itertools import islice
+from typing import Any, Final, Protocol
 
 from vault.access.permissions import Act
-from vault.access.shown import check_shown
-from vault.access.two_people import RELEASE_OF, Deciders, check_two
-from vault.errors import Conflict, Invalid, TooLate
+from vault.access.two_people import RELEASE_OF, Deciders, check_shown, check_two
+from vault.errors import Conflict, Invalid, NotFound, TooLate, Unavailable, VaultError
 from vault.ids import HoldId, RecordingId, TenantId, id_bytes, new_id
 from vault.instants import rfc3339
 from vault.model import AuditEvent, Hold, HoldKind, HoldState, HoldTerms, Pin, Principal, Recording, RecordingState
 from vault.ports.holds import HoldRows
 from vault.ports.keys import Keyring
+from vault.ports.objects import ObjectStore
 from vault.ports.policies import PolicyLookup, PolicyRequest
 from vault.ports.recordings import RecordingLookup
 from vault.ports.tenants import TenantLookup, TokenLookup
-from vault.retention.decide import in_force
+from vault.retention.decide import check_not_sooner, check_release, check_review, in_force, suggest_review
 from vault.retention.periods import Period
-from vault.retention.review import check_not_sooner, check_release, check_review, suggest_review
 from vault.services.audit import event
-from vault.services.holds.labels import Labels
 from vault.services.people.access import Access
 from vault.services.people.two_people import decide_by_two
 from vault.services.surroundings import Surroundings
 
-_MAX_RECORDINGS = 10_000
-_AS_ASKED = frozenset({HoldState.PLACING, HoldState.ACTIVE})
+# -- labels -------------------------------------------------------------------------------------------------------
+# Labels stored objects as held. The pin protects; the label follows after the hold's answer.
+#
+# A crash loses the queue: those objects are protected without a label.
+
+_PAGE: Final = 500
+_AT_ONCE: Final = 24
+"""How many objects are labelled at a time: each waits for a disk or a bucket."""
+_AGAIN_SECONDS: Final = 5.0
 
 logger = logging.getLogger(__name__)
+
+
+class Labels:
+    """Labels the objects of what was held, in order, until it is done: an outage only makes it wait."""
+
+    def __init__(self, *, catalog: RecordingLookup, store: ObjectStore) -> None:
+        self._catalog = catalog
+        self._store = store
+        self._waiting: deque[RecordingId] = deque()
+        self._work = asyncio.Event()
+        self._done = asyncio.Event()
+        self._done.set()
+
+    def show(self, recordings: Sequence[RecordingId]) -> None:
+        """Have the objects that these recordings have now say that they are held."""
+        self._waiting.extend(recordings)
+        if self._waiting:
+            self._done.clear()
+            self._work.set()
+
+    async def settled(self, *, within: float) -> None:
+        """Return once everything that was asked for is shown, or after `within` seconds."""
+        try:
+            async with asyncio.timeout(within):
+                await self._done.wait()
+        except TimeoutError:
+            logger.warning("holds are not shown on all objects", extra={"fields": {"recordings": len(self._waiting)}})
+
+    async def run(self) -> None:
+        """Label until cancelled."""
+        while True:
+            await self._work.wait()
+            while self._waiting:
+                page = list(islice(self._waiting, _PAGE))
+                if not await self._labelled(page):
+                    await asyncio.sleep(_AGAIN_SECONDS)
+                    continue
+                for _ in page:
+                    self._waiting.popleft()
+            self._work.clear()
+            self._done.set()
+
+    async def _labelled(self, page: Sequence[RecordingId]) -> bool:
+        """Label what can be; False if the catalog or the store did not answer, and all of it is to be done again."""
+        answered = True
+        try:
+            found = await self._catalog.segments_of(page)
+            names = iter([ref.name for recording in page for ref in found[recording]])
+            async with asyncio.TaskGroup() as group:
+                workers = [group.create_task(self._each(names)) for _ in range(_AT_ONCE)]
+            if absent := sum(each.result() for each in workers):
+                logger.warning(
+                    "hold state not shown on objects that are not there", extra={"fields": {"objects": absent}}
+                )
+        except* Unavailable as errors:
+            answered = False
+            _warn("hold state not shown on objects yet", errors.exceptions[0])
+        except* VaultError as errors:
+            _warn("hold state not shown on some objects", errors.exceptions[0])
+        return answered
+
+    async def _each(self, names: Iterator[str]) -> int:
+        """Label what comes; return how many objects were not there."""
+        absent = 0
+        for name in names:
+            try:
+                await self._store.set_held(name, held=True)
+            except NotFound:
+                absent += 1
+        return absent
+
+
+def _warn(what: str, error: Exception) -> None:
+    logger.warning(what, extra={"fields": {"error": type(error).__name__}})
+
+
+# -- holds --------------------------------------------------------------------------------------------------------
+
+_MAX_RECORDINGS = 10_000
+_AS_ASKED = frozenset({HoldState.PLACING, HoldState.ACTIVE})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,4 +1,4 @@
-"""What is recorded under a recorder's call key and those that followed it: `key`, `key~2`, `key~3` and so on."""
+"""What is recorded under a recorder's call key and those that followed it, and which token began what is open."""
 
 from __future__ import annotations
 
@@ -7,12 +7,16 @@ from collections.abc import AsyncIterator
 from contextlib import suppress
 from typing import Final
 
-from vault.errors import Invalid
-from vault.ids import TenantId, call_keys, call_name
+from vault.errors import Invalid, NotFound
+from vault.ids import RecordingId, TenantId, TokenId, call_keys, call_name
 from vault.model import Recording, RecordingState
+from vault.ports.keys import Keyring
+from vault.ports.recordings import RecordingLookup
 from vault.services.ingest.ingest import Ingest
-from vault.services.ingest.sessions import IngestSession
-from vault.services.recordings.search import Search
+from vault.services.ingest.sessions import BEGUN_BY, IngestSession
+from vault.services.recordings.search import Search, extra_of
+
+# -- call keys ----------------------------------------------------------------------------------------------------
 
 _MOST_REMEMBERED: Final = 10_000
 _STRIDE: Final = 4
@@ -96,3 +100,43 @@ class CallKeys:
             self._remembered[place] = number
         if len(self._remembered) > _MOST_REMEMBERED:
             self._remembered.popitem(last=False)
+
+
+# -- begun --------------------------------------------------------------------------------------------------------
+
+
+class Begun:
+    """Asks the open recordings of this process, and for those of other nodes their rows."""
+
+    def __init__(self, *, catalog: RecordingLookup, ingest: Ingest, keyring: Keyring, search: Search) -> None:
+        self._catalog = catalog
+        self._ingest = ingest
+        self._keyring = keyring
+        self._search = search
+
+    async def here(self, token: TokenId) -> bool:
+        """Tell whether the token began a recording that is open in this process."""
+        return self._ingest.has_begun(token)
+
+    async def upload(self, token: TokenId, identifier: RecordingId) -> bool:
+        """Tell whether the token began this recording, and it is open."""
+        session = self._ingest.live(identifier)
+        if session is not None:
+            return session.begun_by == token
+        try:
+            return self._is_open(await self._catalog.recording(identifier), token)
+        except NotFound:
+            return False
+
+    async def call(self, token: TokenId, tenant: TenantId, call_key: str) -> bool:
+        """Tell whether the token began a recording that is open under a recorder's call key.
+
+        Others may have too: an expired token joins nothing that it did not begin.
+        """
+        if sessions := self._ingest.live_calls(tenant, call_key).values():
+            return any(session.begun_by == token for session in sessions)
+        row = await self._search.call(tenant, call_key)
+        return row is not None and self._is_open(row, token)
+
+    def _is_open(self, row: Recording, token: TokenId) -> bool:
+        return row.state is RecordingState.OPEN and extra_of(self._keyring, row).get(BEGUN_BY) == token

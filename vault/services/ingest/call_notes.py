@@ -15,9 +15,8 @@ from datetime import UTC, datetime, timedelta
 from types import MappingProxyType
 from typing import Any, Final, Protocol
 
-from vault.crypto.blind import Field
-from vault.crypto.rows import open_note, seal_note
 from vault.crypto.sealed import seal_facts
+from vault.crypto.values import Field, open_note, seal_note
 from vault.errors import Conflict, IntegrityError, Refused, TooLarge, Unavailable, VaultError
 from vault.format.notes import MAX_DIGIT, Aside, Document, Etag, Missing, Note, Pause, Tone
 from vault.instants import rfc3339

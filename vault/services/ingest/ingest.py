@@ -22,14 +22,12 @@ from vault.ports.keys import Keyring
 from vault.protocol.live.events import Facts
 from vault.retention.periods import Period
 from vault.services.ingest.call_notes import Notes
-from vault.services.ingest.joining import Joiner, Joining
-from vault.services.ingest.open_rows import Beginning, TakeUp, TakeUpRows
+from vault.services.ingest.open_rows import Beginning, Joiner, Joining, TakeUp, TakeUpRows
 from vault.services.ingest.sessions import ROOM_PAUSES, CallStart, IngestSession
-from vault.services.ingest.slots import Resource, Shares
+from vault.services.ingest.slots import Resource, Shares, Waiting
 from vault.services.ingest.storing import Storer
-from vault.services.ingest.waiting import Waiting
 from vault.services.people.access import unknown_token
-from vault.services.recordings.leaves import Coordinates
+from vault.services.recordings.dossiers import Coordinates
 from vault.services.recordings.search import BlindIndex
 from vault.services.surroundings import Surroundings
 from vault.services.tenants.tenants import Tenants

@@ -15,7 +15,7 @@ from vault.protocol.live.events import Audio, Dtmf, Ended, Event, Facts, Gap, Le
 from vault.services.ingest.call_keys import CallKeys
 from vault.services.ingest.call_notes import Notes
 from vault.services.ingest.ingest import Ingest
-from vault.services.ingest.joining import Joiner
+from vault.services.ingest.open_rows import Joiner
 from vault.services.ingest.sessions import ROOM_PAUSES, CallStart, IngestSession
 from vault.services.tenants.tenants import Tenants
 

@@ -1,34 +1,244 @@
-"""Authentication and authorisation: tokens, roles, tenants. Secrets are stored as SHA-256, a recorder's also sealed."""
+"""Authentication and authorisation: tokens, roles, tenants; work under way for a token, and the log of denials."""
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import hashlib
 import hmac
+import logging
+import math
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Final, Protocol, TypeVar
+from typing import Any, Final, Protocol, TypeVar
 
 from vault.access.permissions import Act, Why, has_expired, permits, permits_in, roles_with
+from vault.access.tally import Tally
 from vault.crypto.derive import open_with_any
-from vault.crypto.rows import open_secret, seal_secret
-from vault.errors import Forbidden, Invalid, NotFound, Unauthenticated
+from vault.crypto.values import open_secret, seal_secret
+from vault.errors import Forbidden, Invalid, NotFound, Unauthenticated, VaultError
 from vault.ids import RecordingId, TenantId, TokenId, id_bytes, new_id
 from vault.instants import rfc3339
-from vault.model import DataKey, Principal, Recording, Role, Token
+from vault.model import AuditEvent, DataKey, Principal, Recording, Role, Token
 from vault.ports.audit import AuditTrail
-from vault.ports.tenants import TenantLookup, TokenRows
+from vault.ports.tenants import TenantLookup, TokenLookup, TokenRows
 from vault.retention.guards import effective_now
 from vault.retention.periods import format_duration
 from vault.services.audit import event
-from vault.services.people.denials import Denials
-from vault.services.people.under_way import UnderWay
 from vault.services.surroundings import Surroundings
+
+# -- denials ------------------------------------------------------------------------------------------------------
+# Logs denials: the first of a kind at once, repetitions as one counted entry.
+#
+# A kind is a token, an act and a reason, so trying id after id is repetition. Order: the first entry is durable
+# before the refusal is answered. Repetitions are counted in memory, and their entry is written when the window ends
+# or the server stops in order. A crash loses the counts of open windows, never a first entry.
+
+WINDOW_SECONDS: Final = 60.0
+"""How many seconds repetitions of a denial are counted before they are written."""
+MOST_KINDS: Final = 256
+"""How many kinds of one tenant are counted separately at a time; more are counted together."""
+_ROUND_SECONDS: Final = 5.0
+
+_Kind = tuple[TokenId, Act, Why]
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(slots=True, kw_only=True, eq=False)
+class _Window:
+    """Repetitions of one kind of denial, or with `actor` None of several kinds of one tenant."""
+
+    tenant: TenantId | None
+    actor: Principal | None
+    what: Mapping[str, str]
+    until: float
+    tally: Tally
+
+    def event(self) -> AuditEvent:
+        detail: dict[str, Any] = {**self.what, **self.tally.document()}
+        return event("access.denied", self.actor, outcome="refused", tenant=self.tenant, detail=detail)
+
+
+class Denials:
+    """Writes all `access.denied` entries.
+
+    Each tenant has a bound on memory and entries, so that one tenant's many denials delay no other tenant's first one.
+    """
+
+    def __init__(self, *, catalog: AuditTrail, surroundings: Surroundings) -> None:
+        self._catalog = catalog
+        self._clock = surroundings.clock
+        self._count = surroundings.metrics.denials
+        self._open: dict[TenantId | None, dict[_Kind | None, _Window]] = {}
+
+    async def write(self, actor: Principal, act: Act, target: str | None, why: Why) -> None:
+        """Return once the denial is durable, or counted as a repetition.
+
+        A denial that cannot be written is counted too, and Unavailable is raised.
+        """
+        self._count.labels(why.value).inc()
+        window, first = self._window(actor, act, why)
+        if not first:
+            self._add(window, actor, act, target)
+            return
+        entry = event("access.denied", actor, outcome="refused", target=target, detail=_what(act, why))
+        try:
+            await self._catalog.append_audit([entry])
+        except BaseException:
+            window, _ = self._window(actor, act, why)  # the opened window may have ended meanwhile
+            self._add(window, actor, act, target)
+            raise
+
+    def _window(self, actor: Principal, act: Act, why: Why) -> tuple[_Window, bool]:
+        """Return the window that counts this denial, and whether it was just opened."""
+        windows = self._open.setdefault(actor.tenant, {})
+        kind: _Kind | None = (actor.token_id, act, why)
+        if kind not in windows and len(windows) >= MOST_KINDS:
+            kind = None
+        if kind in windows:
+            return windows[kind], False
+        windows[kind] = _Window(
+            tenant=actor.tenant,
+            actor=None if kind is None else actor,
+            what={} if kind is None else _what(act, why),
+            until=self._clock.monotonic() + WINDOW_SECONDS,
+            tally=Tally("targets") if kind is not None else Tally("targets", "tokens", "acts"),
+        )
+        return windows[kind], True
+
+    def _add(self, window: _Window, actor: Principal, act: Act, target: str | None) -> None:
+        window.tally.add(self._clock.now(), targets=target, tokens=actor.token_id, acts=act.value)
+
+    async def run(self) -> None:
+        """Write the counts of windows that have ended, until cancelled; then those of all windows."""
+        try:
+            while True:
+                await asyncio.sleep(_ROUND_SECONDS)
+                try:
+                    await self.settle(until=self._clock.monotonic())
+                except VaultError as error:
+                    logger.warning("counted denials wait to be written", extra={"fields": {"error": error.code}})
+        finally:
+            with suppress(VaultError):
+                await self.settle()
+
+    async def settle(self, *, until: float = math.inf) -> None:
+        """End the windows whose time is up by `until`, or all: write one entry for each that counted anything.
+
+        Counts that cannot be written are kept, so an entry whose commit had no answer may be written twice.
+        """
+        ended = [
+            (kind, window)
+            for windows in self._open.values()
+            for kind, window in windows.items()
+            if window.until <= until
+        ]
+        for kind, window in ended:
+            del self._open[window.tenant][kind]
+        counted = [(kind, window) for kind, window in ended if window.tally.count]
+        try:
+            await self._catalog.append_audit([window.event() for _, window in counted])
+        except BaseException:
+            for kind, window in counted:
+                anew = self._open[window.tenant].setdefault(kind, window)
+                if anew is not window:
+                    anew.tally.merge(window.tally)
+            raise
+
+
+def _what(act: Act, why: Why) -> Mapping[str, str]:
+    return {"act": act.value, "why": why.value}
+
+
+# -- under way ----------------------------------------------------------------------------------------------------
+
+_CHECK_SECONDS = 2.0
+
+
+def ended() -> Unauthenticated:
+    """Return the error of work whose token was revoked meanwhile."""
+    return Unauthenticated(
+        "the token was revoked while this was under way; what was acknowledged is durable",
+        hint="continue with a token that is in force",
+    )
+
+
+class UnderWay:
+    """The requests, calls and playbacks of this process, by token.
+
+    A token that this process knows as revoked is remembered, so that a request accepted before the revocation cannot
+    begin its work after it.
+    """
+
+    def __init__(self, *, catalog: TokenLookup) -> None:
+        self._catalog = catalog
+        self._ends: dict[TokenId, set[Callable[[], None]]] = {}
+        self._revoked: set[TokenId] = set()
+
+    def knows(self, token: TokenId) -> bool:
+        """Tell whether this process knows the token as revoked."""
+        return token in self._revoked
+
+    def require(self, token: TokenId) -> None:
+        """Raise Unauthenticated if this process knows the token as revoked."""
+        if self.knows(token):
+            raise ended()
+
+    def enter(self, token: TokenId, end: Callable[[], None]) -> Callable[[], None]:
+        """Have `end` called once if the token is revoked; return what withdraws this and may be called twice.
+
+        `end` must return at once and raise nothing: it makes the work stop soon. Unauthenticated if the token is
+        revoked already.
+        """
+        self.require(token)
+
+        def once() -> None:
+            end()
+
+        self._ends.setdefault(token, set()).add(once)
+
+        def leave() -> None:
+            ends = self._ends.get(token)
+            if ends is not None:
+                ends.discard(once)
+                if not ends:
+                    del self._ends[token]
+
+        return leave
+
+    def end(self, token: TokenId) -> None:
+        """End the token's work in this process, and let no more begin."""
+        self._revoked.add(token)
+        for end in self._ends.pop(token, ()):
+            end()
+
+    async def run(self) -> None:
+        """End the work of tokens that were revoked elsewhere, until cancelled."""
+        while True:
+            await asyncio.sleep(_CHECK_SECONDS)
+            try:
+                await self.look()
+            except VaultError as error:
+                # The next round asks again; while the catalog does not answer, nothing is ended.
+                logger.warning("revoked tokens could not be looked for", extra={"fields": {"error": error.code}})
+
+    async def look(self) -> None:
+        """Ask the catalog for every token with work under way, and end that of revoked ones."""
+        for token in tuple(self._ends):
+            found = await self._catalog.token(token)
+            if found is None or found.revoked_at is not None:
+                self.end(token)
+
+
+# -- access -------------------------------------------------------------------------------------------------------
 
 _CACHE_SECONDS = 2.5
 """How long a process relies on a token as it last read it.
 
-With the two seconds after which work under way is checked (vault.services.people.under_way), a token revoked in another
+With the two seconds after which work under way is checked (vault.services.people.access), a token revoked in another
 process has ended everywhere within five seconds.
 """
 _SECRET_BYTES = 32

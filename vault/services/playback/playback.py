@@ -1,24 +1,44 @@
-"""Plays recordings: the access is checked and logged, the key derived, and bytes are verified before they are sent."""
+"""Plays and shows recordings: the access is checked and logged, and bytes are verified before they are sent."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Sequence
+import dataclasses
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Protocol
 
+from vault.access.permissions import Act, permits
+from vault.certificates.attested import Trigger
+from vault.certificates.document import AnyCertificate, DeletionCertificate
 from vault.errors import Conflict, IntegrityError, Invalid, Shredded
 from vault.format.notes import KeptAside, Note, audio_end, dropped_bytes, kept_aside
-from vault.ids import RecordingId
-from vault.model import DataKey, Principal, Recording, RecordingState, SegmentRef
+from vault.ids import RecordingId, TokenId
+from vault.model import CallFacts, DataKey, HoldTerms, Part, Principal, Recording, RecordingState, SegmentRef, Tenant
 from vault.ports.audit import AuditTrail
+from vault.ports.erasures import Erasure, ErasureBasis, ErasureLookup, ErasureOutcome, ErasureState
+from vault.ports.holds import HoldLookup
 from vault.ports.journal import JournalEntry
 from vault.ports.keys import Keyring
-from vault.ports.recordings import RecordingLookup
+from vault.ports.policies import PolicyLookup
+from vault.ports.recordings import RecordingLookup, RecordingQuery, RecordingSearch
+from vault.ports.shreds import CertificateLookup
+from vault.ports.tenants import TenantLookup, TokenLookup
+from vault.ports.time import Clock
+from vault.retention.decide import Facts, Ground
+from vault.retention.explain import Case, Contract, Ending, Person, RuleLine, Story, explain
+from vault.retention.guards import stopped_parts
 from vault.services.audit import event
+from vault.services.certificates.issuing import Certificates
+from vault.services.deletion.policies import Overrides
 from vault.services.ingest.ingest import Ingest
 from vault.services.ingest.slots import Slots
+from vault.services.recordings.dossiers import Dossiers
 from vault.services.recordings.reading import WINDOW_BYTES, Reader
+from vault.services.recordings.search import Search, Wanted, facts_of
+
+# -- playback -----------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -180,3 +200,222 @@ class Playback:
     def _require_key(self, recording: Recording) -> None:
         if not self._keyring.derivable(recording.audio):
             raise Shredded(f"{recording.id} was shredded while it was being played")
+
+
+# -- showing ------------------------------------------------------------------------------------------------------
+
+_BASES = {
+    ErasureBasis.ART17: "requested under UK GDPR Art. 17",
+    ErasureBasis.CONTROLLER_INSTRUCTION: "instructed by the controller",
+}
+_TAKES = frozenset({ErasureOutcome.ERASED, ErasureOutcome.ERASING})
+_GROUNDS = {
+    Trigger.ART17: Ground.ERASURE,
+    Trigger.OBJECTION: Ground.ERASURE,
+    Trigger.RANGE: Ground.ERASURE,
+    Trigger.CONTROLLER_INSTRUCTION: Ground.ERASURE,
+    Trigger.CONTRACT_END: Ground.CONTRACT_END,
+    Trigger.EXPIRY: Ground.EXPIRY,
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RecordingView:
+    """A recording for display; `facts` is None if the key is gone or the role may not see them."""
+
+    recording: Recording
+    length: int
+    live: bool
+    facts: CallFacts | None
+    holds: Sequence[HoldTerms]
+
+
+class ShowingRows(
+    RecordingSearch,
+    HoldLookup,
+    ErasureLookup,
+    PolicyLookup,
+    CertificateLookup,
+    TenantLookup,
+    TokenLookup,
+    AuditTrail,
+    Protocol,
+):
+    """The catalog methods that showing recordings needs."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Explained:
+    """Why a recording is kept or gone: which of its keys exist, and the rules in order of precedence."""
+
+    recording: Recording
+    key_exists: bool
+    metadata_key_exists: bool
+    rules: Sequence[RuleLine]
+
+
+class Recordings:
+    """Logged look-ups of recordings."""
+
+    def __init__(
+        self,
+        *,
+        catalog: ShowingRows,
+        keyring: Keyring,
+        ingest: Ingest,
+        search: Search,
+        dossiers: Dossiers,
+        certificates: Certificates,
+        overrides: Overrides,
+        clock: Clock,
+    ) -> None:
+        self._overrides = overrides
+        self._catalog = catalog
+        self._dossiers = dossiers
+        self._certificates = certificates
+        self._search = search
+        self._keyring = keyring
+        self._ingest = ingest
+        self._clock = clock
+
+    async def list(self, query: RecordingQuery, *, actor: Principal, live: bool = False) -> Sequence[RecordingView]:
+        """Return one page without personal facts; with `live` only calls that are being recorded here.
+
+        Invalid for a search by size or duration across tenants.
+        """
+        _check_measures(query)
+        await self._catalog.append_audit([event("access.search", actor, tenant=query.tenant)])
+        return await self._page(self._catalog.recordings, query, live=live)
+
+    async def search(
+        self, query: RecordingQuery, wanted: Wanted, *, purpose: str, actor: Principal, live: bool = False
+    ) -> Sequence[RecordingView]:
+        """Return one page of the calls that match sealed facts; the audit entry names the fields, not the values."""
+        _check_measures(query)
+        entry = event(
+            "access.search", actor, tenant=query.tenant, purpose=purpose, detail={"by": ", ".join(wanted.fields)}
+        )
+        await self._catalog.append_audit([entry])
+        return await self._page(partial(self._search.page, wanted=wanted), query, live=live)
+
+    async def _page(
+        self, read: Callable[[RecordingQuery], Awaitable[Sequence[Recording]]], query: RecordingQuery, *, live: bool
+    ) -> Sequence[RecordingView]:
+        if not live:
+            return [await self._view(row, facts=False, holds=()) for row in await read(query)]
+        found: list[RecordingView] = []
+        page = dataclasses.replace(query, state=RecordingState.OPEN)
+        # Most open recordings are live, so few pages are read.
+        while len(found) < query.limit and (rows := await read(page)):
+            views = [await self._view(row, facts=False, holds=()) for row in rows]
+            found += [view for view in views if view.live]
+            page = dataclasses.replace(page, before=rows[-1].id)
+        return found[: query.limit]
+
+    async def show(self, recording: Recording, *, actor: Principal, facts: bool) -> RecordingView:
+        """Return what is known about one recording, with `facts` including personal facts."""
+        await self._catalog.append_audit(
+            [event("access.metadata", actor, tenant=recording.tenant, target=recording.id)]
+        )
+        return await self._view(recording, facts=facts, holds=await self._catalog.holds_on(recording.id))
+
+    async def _view(self, row: Recording, *, facts: bool, holds: Sequence[HoldTerms]) -> RecordingView:
+        session = self._ingest.live(row.id)
+        finished = row.state in (RecordingState.SEALED, RecordingState.TRUNCATED)
+        if finished and not self._keyring.derivable(row.audio):
+            # The key is gone, and the certificate is not written yet.
+            row = dataclasses.replace(row, state=RecordingState.SHREDDING)
+        return RecordingView(
+            recording=row,
+            length=session.durable if session is not None else row.stored_bytes,
+            live=session is not None and session.ended is None,
+            facts=facts_of(self._keyring, row) if facts else None,
+            holds=holds,
+        )
+
+    async def why(self, recording: Recording, *, actor: Principal) -> Explained:
+        """Explain, rule by rule, why the recording is kept or gone.
+
+        The people who decided are named to those who may read certificates, which name them too.
+        """
+        view = await self.show(recording, actor=actor, facts=False)
+        facts = await self._dossiers.facts(recording)
+        story = await self._story(facts) if permits(actor.role, Act.CERTIFICATE_READ) else None
+        row = view.recording
+        gone = row.state in (RecordingState.SHREDDING, RecordingState.SHREDDED)
+        now = self._dossiers.now(self._clock.now())
+        stopped = stopped_parts(
+            facts, await self._overrides.tripped(), now=now, last_sweep_at=self._keyring.last_sweep_at
+        )
+        return Explained(
+            recording=row,
+            key_exists=not gone and Part.AUDIO in facts.keys,
+            metadata_key_exists=Part.METADATA in facts.keys,
+            rules=explain(facts, now=now, story=story, stopped=stopped),
+        )
+
+    async def _story(self, facts: Facts) -> Story:
+        """Return who decided about a recording: from its erasures, its tenant and its certificates."""
+        row = facts.recording
+        erasures = await self._catalog.erasures_on(row.id)
+        case = next((each for each in erasures if each.recordings[row.id] in _TAKES), None) or next(
+            (each for each in erasures if each.state is ErasureState.APPROVED), None
+        )
+        tenant = await self._catalog.tenant(row.tenant)
+        return Story(
+            endings=await self._endings(row),
+            case=None if case is None else await self._case(case),
+            contract=await self._contract(tenant),
+            change=await self._change(facts),
+        )
+
+    async def _endings(self, row: Recording) -> Mapping[Part, Ending]:
+        issued = await self._catalog.certificates_of([row.id])
+        current = [each for each in issued if each.id in (row.certificate_id, row.metadata_certificate_id)]
+        return {
+            part: Ending(
+                ground=_GROUNDS[_trigger(document)],
+                at=document.sanitisation.unrecoverable_at,
+                certificate=stored.id,
+            )
+            for stored, document in zip(current, await self._certificates.documents(current), strict=True)
+            for part in stored.parts
+        }
+
+    async def _case(self, erasure: Erasure) -> Case:
+        assert erasure.decided_by is not None
+        return Case(
+            id=erasure.id,
+            basis=_BASES[erasure.basis],
+            reference=erasure.case_reference or None,
+            asked=await self._person(erasure.requested_by),
+            approved=await self._person(erasure.decided_by),
+        )
+
+    async def _contract(self, tenant: Tenant) -> Contract | None:
+        asked, approved = tenant.offboard_requested_by, tenant.offboard_approved_by
+        if tenant.ends_at is None or asked is None or approved is None:
+            return None
+        return Contract(ended=tenant.ends_at, asked=await self._person(asked), approved=await self._person(approved))
+
+    async def _change(self, facts: Facts) -> tuple[Person, Person] | None:
+        change = facts.clocks.changes(facts.recording)
+        found = None if change is None else await self._catalog.policy_requests(tenant=facts.recording.tenant)
+        for each in found or ():
+            if change is not None and each.id == change.request and each.decided_by is not None:
+                return await self._person(each.requested_by), await self._person(each.decided_by)
+        return None
+
+    async def _person(self, token: str) -> Person:
+        found = await self._catalog.token(TokenId(token))
+        return Person(token=token, name=None if found is None else found.name)
+
+
+def _check_measures(query: RecordingQuery) -> None:
+    if query.measures and query.tenant is None:
+        raise Invalid("tenant: a search by size or duration looks at one tenant", hint="say whose calls are meant")
+
+
+def _trigger(document: AnyCertificate) -> Trigger:
+    """Return why it was deleted, in either version of the document."""
+    return document.trigger.kind if isinstance(document, DeletionCertificate) else document.retention.trigger

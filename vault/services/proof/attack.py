@@ -16,13 +16,11 @@ from typing import Final
 
 from vault.crypto import chunked
 from vault.crypto.backup import open_part
-from vault.crypto.commitments import WINDOW_BYTES, Hit, Target, windows
 from vault.crypto.derive import Purpose, open_with_any
+from vault.crypto.sealed import WINDOW_BYTES, Hit, Target, windows
 from vault.errors import FormatError, IntegrityError, Invalid
-from vault.format import backup as layout
-from vault.format import manifest as manifests
-from vault.format import segment as segments
-from vault.format.frame import MAX_HEADER_BYTES
+from vault.format import backup, manifest, segment
+from vault.format.codec import MAX_HEADER_BYTES
 from vault.ids import RecordingId
 from vault.model import DataKey
 from vault.ports.progress import Progress
@@ -34,7 +32,7 @@ _HEAD_BYTES: Final = 8 + MAX_HEADER_BYTES + chunked.PREFIX_BYTES
 _STORE_HEADER_BYTES: Final = 512
 _ROOT_KEYS: Final = "ROOT-KEYS"
 
-_Parse = Callable[[bytes], tuple[segments.SegmentHeader | manifests.ManifestHeader, bytes, int]]
+_Parse = Callable[[bytes], tuple[segment.SegmentHeader | manifest.ManifestHeader, bytes, int]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -143,11 +141,11 @@ def _places(data: mmap.mmap, magic: bytes) -> Iterator[int]:
 
 
 def _segments(data: mmap.mmap) -> Iterator[Target]:
-    return _targets(data, segments.MAGIC, segments.parse_segment, Purpose.SEGMENT)
+    return _targets(data, segment.MAGIC, segment.parse_segment, Purpose.SEGMENT)
 
 
 def _manifests(data: mmap.mmap) -> Iterator[Target]:
-    return _targets(data, manifests.MAGIC, manifests.parse_manifest_object, Purpose.MANIFEST)
+    return _targets(data, manifest.MAGIC, manifest.parse_manifest_object, Purpose.MANIFEST)
 
 
 def _targets(data: mmap.mmap, magic: bytes, parse: _Parse, purpose: Purpose) -> Iterator[Target]:
@@ -169,18 +167,18 @@ def _targets(data: mmap.mmap, magic: bytes, parse: _Parse, purpose: Purpose) -> 
             )
 
 
-def _opened(header: layout.PartHeader, whole: bytes, key: DataKey) -> bytes:
+def _opened(header: backup.PartHeader, whole: bytes, key: DataKey) -> bytes:
     return open_part(key, header, whole)
 
 
 def _parts(data: mmap.mmap, keys: Sequence[DataKey]) -> Iterator[bytes]:
     """Yield the decrypted content of a backup's part, found as it is or in a file of an object store."""
     for at in (0, _STORE_HEADER_BYTES):
-        if data[at : at + len(layout.MAGIC)] != layout.MAGIC:
+        if data[at : at + len(backup.MAGIC)] != backup.MAGIC:
             continue
         whole = data[at:]
         try:
-            header, _, _ = layout.parse_part(whole)
+            header, _, _ = backup.parse_part(whole)
             yield open_with_any(keys, partial(_opened, header, whole))
         except (FormatError, IntegrityError):
             continue

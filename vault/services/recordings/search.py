@@ -12,8 +12,8 @@ from dataclasses import dataclass, fields, replace
 from datetime import timedelta
 from typing import Protocol
 
-from vault.crypto.blind import Field, token
 from vault.crypto.sealed import open_facts
+from vault.crypto.values import Field, token
 from vault.errors import IntegrityError, Invalid, NotFound, Shredded
 from vault.ids import HoldId, RecordingId, TenantId, call_key_of, call_name, call_number
 from vault.model import INDEX_LEAF, CallFacts, Cohort, Coordinate, DataKey, Part, Recording, RecordingState

@@ -1,4 +1,4 @@
-"""Tenants: the controllers whose recordings the vault keeps."""
+"""Tenants: the controllers whose recordings the vault keeps; and new tokens where numbers are read anew."""
 
 from __future__ import annotations
 
@@ -7,26 +7,27 @@ import dataclasses
 import logging
 import socket
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final, Protocol
 from urllib.parse import urlsplit
 
-from vault.access.shown import check_shown, shown_digest
-from vault.access.two_people import Deciders, Decision, check_two
-from vault.errors import Conflict, Invalid, Unavailable
-from vault.ids import TenantId, parse_tenant
+from vault.access.two_people import Deciders, Decision, check_shown, check_two, shown_digest
+from vault.crypto.values import Field
+from vault.errors import Conflict, IntegrityError, Invalid, Shredded, Unavailable
+from vault.ids import RecordingId, TenantId, parse_tenant
 from vault.instants import rfc3339
-from vault.model import AuditEvent, Principal, Tenant
+from vault.model import AuditEvent, Principal, Recording, Tenant
 from vault.ports.audit import AuditLookup, AuditQuery
-from vault.ports.recordings import Kept, RecordingCounts
+from vault.ports.keys import Keyring
+from vault.ports.recordings import IndexRows, Kept, RecordingCounts, RecordingQuery, RecordingSearch, Reindexed
 from vault.ports.revision import Revision
 from vault.ports.tenants import TenantRows, TokenLookup
 from vault.ports.time import Clock
-from vault.protocol.facts.parties import DEFAULT_REGION, checked_region
+from vault.protocol.facts.parties import DEFAULT_REGION, checked_region, reread_parties
 from vault.protocol.origins import checked_origins
 from vault.protocol.webhook import Network, checked_webhook, is_forbidden_address, origin_of
-from vault.retention.bounds import RetentionBounds
-from vault.retention.periods import Period, maybe_period
+from vault.retention.periods import Period, RetentionBounds, maybe_period
 from vault.retention.policy import (
     check_metadata_outlives,
     check_metadata_retention,
@@ -38,7 +39,80 @@ from vault.retention.policy import (
 )
 from vault.services.audit import event
 from vault.services.people.two_people import decide_by_two
-from vault.services.recordings.leaves import Coordinates
+from vault.services.recordings.dossiers import Coordinates
+from vault.services.recordings.search import BlindIndex, facts_of
+
+# -- reindexing ---------------------------------------------------------------------------------------------------
+
+_REINDEXED: Final = 500
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Looked:
+    """The result for one page of a tenant's recordings."""
+
+    looked_at: int
+    changed: int
+    before: RecordingId | None
+    """Where the next page begins; None after the last."""
+
+
+class ReindexingRows(IndexRows, RecordingSearch, Protocol):
+    """The catalog methods that reindexing needs."""
+
+
+class Reindexing:
+    """Goes through a tenant's recordings page by page, newest first. Sealed facts stay unchanged."""
+
+    def __init__(self, *, catalog: ReindexingRows, keyring: Keyring, index: BlindIndex, tenants: Tenants) -> None:
+        self._catalog = catalog
+        self._keyring = keyring
+        self._index = index
+        self._tenants = tenants
+
+    async def page(self, tenant: TenantId, *, before: RecordingId | None, actor: Principal) -> Looked:
+        """Give one page the tokens of its parties as they are read now; repeatable.
+
+        A number that was read in full keeps its token, so that searches for it still find the call.
+
+        A row whose facts changed or went meanwhile is left unchanged.
+        """
+        region = await self._tenants.region(tenant)
+        rows = await self._catalog.recordings(RecordingQuery(tenant=tenant, before=before, limit=_REINDEXED))
+        wanted = [each for row in rows if (each := self._reindexed(row, region)) is not None]
+        changed = await self._changed(tenant, wanted, actor=actor)
+        return Looked(looked_at=len(rows), changed=changed, before=rows[-1].id if len(rows) == _REINDEXED else None)
+
+    async def _changed(self, tenant: TenantId, wanted: Sequence[Reindexed], *, actor: Principal) -> int:
+        if not wanted:
+            return 0
+        detail = {"action": "reindexed", "recordings": len(wanted), "first": wanted[-1].recording}
+        return await self._catalog.reindex(
+            wanted, audit=[event("admin.config", actor, tenant=tenant, target=tenant, detail=detail)]
+        )
+
+    def _reindexed(self, row: Recording, region: str) -> Reindexed | None:
+        """Return the row's tokens as they should be; None if they are, or if they cannot be known any more."""
+        try:
+            kept = facts_of(self._keyring, row)
+            if kept is None:
+                return None
+            facts = reread_parties(kept, region)
+            caller, called = (
+                None if value is None else self._index.token_in(row.metadata.cohort, field, value)
+                for field, value in ((Field.CALLER, facts.caller), (Field.CALLED, facts.called))
+            )
+        except (IntegrityError, Shredded) as error:
+            logger.warning("a call keeps its tokens", extra={"fields": {"recording": row.id, "error": error.code}})
+            return None
+        if (caller, called) == (row.caller_token, row.called_token):
+            return None
+        return Reindexed(recording=row.id, sealed_facts=row.sealed_facts, caller_token=caller, called_token=called)
+
+
+# -- tenants ------------------------------------------------------------------------------------------------------
 
 _PATIENCE_SECONDS: Final = 5.0
 
@@ -82,8 +156,6 @@ class Webhooks:
             for address in await self._resolve(urlsplit(url).hostname or "")
         )
 
-
-logger = logging.getLogger(__name__)
 
 _CHANGED: Final = "policy.changed"
 _PAGE: Final = 1000

@@ -38,9 +38,9 @@ from vault.errors import (
 from vault.ids import RecordingId, TenantId, TokenId
 from vault.model import Principal, Recording, RecordingState
 from vault.ports.audit import AuditTrail
+from vault.ports.journal import Spool
 from vault.ports.keys import Keyring
 from vault.ports.recordings import RecordingLookup
-from vault.ports.spool import Spool
 from vault.ports.time import Clock
 from vault.protocol.s3.body import WholeChecks
 from vault.protocol.s3.checksums import ALGORITHMS

@@ -25,7 +25,7 @@ from vault.services.audit import event
 from vault.services.ingest.call_keys import CallKeys
 from vault.services.ingest.call_notes import Notes
 from vault.services.ingest.ingest import Ingest
-from vault.services.ingest.joining import Joiner
+from vault.services.ingest.open_rows import Joiner
 from vault.services.ingest.sessions import TOTAL, CallStart, IngestSession, require_end
 from vault.services.keys import is_pinned
 from vault.services.people.access import Access

@@ -16,7 +16,7 @@ from vault.crypto.derive import Purpose, subkey
 from vault.errors import Truncated
 from vault.ids import RecordingId, id_bytes
 from vault.model import DataKey
-from vault.ports.spool import SpoolFile
+from vault.ports.journal import SpoolFile
 from vault.ports.time import Entropy
 from vault.services.ingest.slots import Resource
 

@@ -17,11 +17,11 @@ from vault.errors import Conflict, Unavailable
 from vault.format.notes import Etag, etag_of
 from vault.ids import RecordingId, TenantId, call_keys, call_name, new_id
 from vault.model import DataKey, Principal, Recording, RecordingState
-from vault.ports.spool import Spool
+from vault.ports.journal import Spool
 from vault.services.ingest.call_keys import CallKeys
 from vault.services.ingest.call_notes import Notes
 from vault.services.ingest.ingest import Ingest
-from vault.services.ingest.joining import Joiner
+from vault.services.ingest.open_rows import Joiner
 from vault.services.ingest.sessions import CallStart, IngestSession
 from vault.services.ingest.slots import Shares
 from vault.services.playback.playback import Playable, Playback

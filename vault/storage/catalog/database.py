@@ -15,10 +15,8 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from vault.errors import Unavailable, VaultError
 from vault.ids import TenantId
 from vault.ports.time import Clock
-from vault.storage.catalog import postgres as postgresql
-from vault.storage.catalog import sqlite
-from vault.storage.catalog.faults import is_broken, translate
-from vault.storage.catalog.writer import Parameters, Transaction, Writer
+from vault.storage.catalog import postgres, sqlite
+from vault.storage.catalog.writer import Parameters, Transaction, Writer, is_broken, translate
 from vault.storage.postgres import PostgresSettings
 from vault.telemetry import Metrics
 
@@ -45,7 +43,7 @@ def engines(place: Path | PostgresSettings | None) -> Engines:
         return Engines(writing=sqlite.writing_engine(None), reading=None)
     if isinstance(place, Path):
         return Engines(writing=sqlite.writing_engine(place), reading=sqlite.reading_engine(place), file=place)
-    return Engines(writing=postgresql.writing_engine(place), reading=postgresql.reading_engine(place))
+    return Engines(writing=postgres.writing_engine(place), reading=postgres.reading_engine(place))
 
 
 def narrowed(

@@ -15,8 +15,8 @@ from vault.model import AuditEvent, Recording, RecordingState
 from vault.ports.erasures import Erasure, ErasureBasis, ErasureId, ErasureOutcome, ErasureState
 from vault.ports.revision import Revision
 from vault.storage.catalog import rows
-from vault.storage.catalog.counts import count_moved
 from vault.storage.catalog.database import Database, narrowed
+from vault.storage.catalog.recording_sql import count_moved
 from vault.storage.catalog.tables import erasure_recordings, erasures, recordings
 from vault.storage.catalog.writer import Transaction
 

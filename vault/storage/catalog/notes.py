@@ -12,8 +12,7 @@ from vault.errors import Conflict, NotFound, Refused
 from vault.ids import RecordingId
 from vault.model import AuditEvent, RecordingState
 from vault.ports.recordings import Reindexed
-from vault.storage.catalog import recording_sql as sql
-from vault.storage.catalog import rows
+from vault.storage.catalog import recording_sql, rows
 from vault.storage.catalog.database import Database
 from vault.storage.catalog.tables import IS_OPEN, recording_notes, recordings
 from vault.storage.catalog.writer import Transaction
@@ -80,7 +79,7 @@ class NoteStore:
             if await transaction.write(_SET_FACTS, {"key": identity, **new}):
                 transaction.audit(audit)
                 return
-            found = await transaction.fetch(sql.STATES, {"keys": [identity]})
+            found = await transaction.fetch(recording_sql.STATES, {"keys": [identity]})
             raise _not_open(recording, there=bool(found))
 
         await self._database.writer.run(act)
@@ -109,7 +108,7 @@ class NoteStore:
 
 
 async def _put(transaction: Transaction, notings: Sequence[_Noting]) -> Sequence[Refused | None]:
-    found = await transaction.fetch(sql.STATES, {"keys": sorted({noting.key for noting in notings})})
+    found = await transaction.fetch(recording_sql.STATES, {"keys": sorted({noting.key for noting in notings})})
     states = {row.id: row.state for row in found}
     answers: list[Refused | None] = []
     values: dict[tuple[bytes, int], dict[str, Any]] = {}
@@ -122,7 +121,7 @@ async def _put(transaction: Transaction, notings: Sequence[_Noting]) -> Sequence
         for seq, sealed in noting.notes.items():
             values[noting.key, seq] = {"recording": noting.key, "seq": seq, "sealed": sealed}
     await transaction.write(_DROP, [{"key": recording, "at": seq} for recording, seq in values])
-    await transaction.write(sql.INSERT_NOTES, list(values.values()))
+    await transaction.write(recording_sql.INSERT_NOTES, list(values.values()))
     return answers
 
 

@@ -7,7 +7,7 @@ from itertools import groupby
 
 import sqlalchemy as sa
 
-from vault.format.object_list import pack_objects, unpack_objects
+from vault.format.segment import pack_objects, unpack_objects
 from vault.ids import TenantId
 from vault.model import RecordingState, SegmentRef
 from vault.storage.catalog import rows

@@ -27,8 +27,7 @@ from vault.model import (
     SegmentRef,
 )
 from vault.ports.recordings import Kept, RecordingQuery
-from vault.storage.catalog import object_lists, rows
-from vault.storage.catalog import recording_sql as sql
+from vault.storage.catalog import object_lists, recording_sql, rows
 from vault.storage.catalog.database import Database, narrowed
 from vault.storage.catalog.tables import IS_AHEAD, IS_ENDED, IS_FINISHED, recordings
 from vault.storage.catalog.writer import Transaction
@@ -88,18 +87,18 @@ class RecordingStore:
         }
 
         async def act(transaction: Transaction) -> int:
-            floor = (await transaction.fetch(sql.GENERATION_FLOOR))[0].generation
+            floor = (await transaction.fetch(recording_sql.GENERATION_FLOOR))[0].generation
             if floor is not None and cohort.generation < floor:
                 raise _passed(cohort.generation)
-            found = await transaction.fetch(sql.NEXT_LEAF, place)
+            found = await transaction.fetch(recording_sql.NEXT_LEAF, place)
             first: int = found[0].next_leaf if found else 0
             if first + count > INDEX_LEAF:
                 raise TooLarge(f"tenant {cohort.tenant} has no leaves left in cohort {cohort.part} {cohort.period}")
             if found:
-                await transaction.write(sql.MOVE_COUNTER, {**place, "new_next": first + count})
+                await transaction.write(recording_sql.MOVE_COUNTER, {**place, "new_next": first + count})
             else:
                 await transaction.write(
-                    sql.INSERT_COUNTER,
+                    recording_sql.INSERT_COUNTER,
                     {
                         "tenant": cohort.tenant,
                         "part": cohort.part.value,
@@ -118,9 +117,9 @@ class RecordingStore:
         """Raise the floor and read the counters, in one transaction."""
 
         async def act(transaction: Transaction) -> Sequence[sa.Row[Any]]:
-            await transaction.write(sql.CLOSE_GENERATIONS, {"new_generation": below})
+            await transaction.write(recording_sql.CLOSE_GENERATIONS, {"new_generation": below})
             transaction.audit(audit)
-            return await transaction.fetch(sql.RESERVED, {"since": since, "below": below})
+            return await transaction.fetch(recording_sql.RESERVED, {"since": since, "below": below})
 
         return {
             Cohort(
@@ -151,7 +150,9 @@ class RecordingStore:
 
     async def recording(self, recording: RecordingId, *, tenant: TenantId | None = None) -> Recording:
         """Return the row, with `tenant` only if it is that tenant's; NotFound."""
-        found = await self._database.fetch(*narrowed(sql.BY_ID, sql.BY_ID_IN, rows.key(recording), tenant))
+        found = await self._database.fetch(
+            *narrowed(recording_sql.BY_ID, recording_sql.BY_ID_IN, rows.key(recording), tenant)
+        )
         if not found:
             raise _unknown(recording)
         return rows.to_recording(found[0])
@@ -163,14 +164,18 @@ class RecordingStore:
         found: dict[RecordingId, Recording] = {}
         for start in range(0, len(recordings), _IDS_PER_QUERY):
             keys = {"keys": [*map(rows.key, recordings[start : start + _IDS_PER_QUERY])]}
-            some = (sql.BY_IDS, keys) if tenant is None else (sql.BY_IDS_IN, {**keys, "in_tenant": tenant})
+            some = (
+                (recording_sql.BY_IDS, keys)
+                if tenant is None
+                else (recording_sql.BY_IDS_IN, {**keys, "in_tenant": tenant})
+            )
             found |= {one.id: one for one in map(rows.to_recording, await self._database.fetch(*some))}
         return found
 
     async def recording_by_call(self, tenant: TenantId, tokens: Sequence[str]) -> Recording | None:
         """Return the row that has one of these call tokens, the newest if there are several."""
         found = sorted(
-            await self._database.fetch(sql.BY_CALL, {"tenant_id": tenant, "tokens": list(tokens)}),
+            await self._database.fetch(recording_sql.BY_CALL, {"tenant_id": tenant, "tokens": list(tokens)}),
             key=lambda row: row.id,
             reverse=True,
         )
@@ -179,13 +184,13 @@ class RecordingStore:
     async def recordings_by_object(self, tenant: TenantId, tokens: Sequence[str], *, limit: int) -> Sequence[Recording]:
         """Return the newest rows that have one of these object tokens, newest first."""
         values = {"tenant_id": tenant, "tokens": list(tokens), "most": limit}
-        return [rows.to_recording(row) for row in await self._database.fetch(sql.BY_OBJECT, values)]
+        return [rows.to_recording(row) for row in await self._database.fetch(recording_sql.BY_OBJECT, values)]
 
     async def recordings(self, query: RecordingQuery) -> Sequence[Recording]:
         """Return one page."""
         last = None
         if query.before is not None:
-            place = narrowed(sql.PLACE, sql.PLACE_IN, rows.key(query.before), query.tenant)
+            place = narrowed(recording_sql.PLACE, recording_sql.PLACE_IN, rows.key(query.before), query.tenant)
             at = await self._database.fetch(*place)
             if not at:
                 return []
@@ -194,7 +199,7 @@ class RecordingStore:
 
     async def open_recordings(self, *, node: NodeId | None = None) -> Sequence[Recording]:
         """Return every row in state open, or one node's, the first call first."""
-        statement = sql.OPEN if node is None else sql.OPEN.where(_r.node == node)
+        statement = recording_sql.OPEN if node is None else recording_sql.OPEN.where(_r.node == node)
         return [rows.to_recording(row) for row in await self._database.fetch(statement)]
 
     async def due_recordings(
@@ -211,7 +216,7 @@ class RecordingStore:
         place = {**_due(through, tenant), **await self._after(after, order), "page": max(limit, 0)}
         if part is Part.METADATA:
             del place["after_place"]
-        found = await self._database.fetch(sql.DUE[part, tenant is not None], place)
+        found = await self._database.fetch(recording_sql.DUE[part, tenant is not None], place)
         return [rows.to_recording(row) for row in found]
 
     async def doubtful_recordings(
@@ -220,7 +225,7 @@ class RecordingStore:
         """Return those of `due_recordings` that a date or a hold speaks for."""
         after_that = await self._after(after, "audio_period")
         place = {"through": through, "now": rows.micros(now), **after_that, "page": max(limit, 0)}
-        return [rows.to_recording(row) for row in await self._database.fetch(sql.DOUBTFUL, place)]
+        return [rows.to_recording(row) for row in await self._database.fetch(recording_sql.DOUBTFUL, place)]
 
     async def changed_recordings(
         self, tenant: TenantId, *, through: datetime, started_to: datetime, after: RecordingId | None, limit: int
@@ -233,54 +238,56 @@ class RecordingStore:
             **await self._after(after, "started_at"),
             "page": max(limit, 0),
         }
-        return [rows.to_recording(row) for row in await self._database.fetch(sql.CHANGED, place)]
+        return [rows.to_recording(row) for row in await self._database.fetch(recording_sql.CHANGED, place)]
 
     async def _after(self, recording: RecordingId | None, order: str) -> dict[str, Any]:
         """Return where a page goes on in one of the orders."""
         if recording is None:
             return {"after_place": _FIRST, "after": b""}
         key = rows.key(recording)
-        [found] = await self._database.fetch(sql.PLACE, {"key": key})
+        [found] = await self._database.fetch(recording_sql.PLACE, {"key": key})
         return {"after_place": getattr(found, order), "after": key}
 
     async def count_live(self, tenant: TenantId, *, through: datetime) -> int:
         """Count the tenant's rows captured up to `through` of which a part is not certified gone."""
-        found = await self._database.fetch(sql.COUNT_LIVE, {"tenant_id": tenant, "through": rows.micros(through)})
+        found = await self._database.fetch(
+            recording_sql.COUNT_LIVE, {"tenant_id": tenant, "through": rows.micros(through)}
+        )
         count: int = found[0][0]
         return count
 
     async def count_due(self, *, through: int, part: Part = Part.AUDIO, tenant: TenantId | None = None) -> int:
         """Count the rows that `due_recordings` pages through."""
-        found = await self._database.fetch(sql.COUNT_DUE[part, tenant is not None], _due(through, tenant))
+        found = await self._database.fetch(recording_sql.COUNT_DUE[part, tenant is not None], _due(through, tenant))
         return int(found[0][0])
 
     async def undeleted_recordings(self, *, after: RecordingId | None, limit: int) -> Sequence[Recording]:
         """Return shredded rows whose objects are not yet verified absent, in id order."""
-        found = await self._database.fetch(sql.UNDELETED, {"after": _key(after), "page": max(limit, 0)})
+        found = await self._database.fetch(recording_sql.UNDELETED, {"after": _key(after), "page": max(limit, 0)})
         return [rows.to_recording(row) for row in found]
 
     async def unconfirmed_metadata(self, *, after: RecordingId | None, limit: int) -> Sequence[Recording]:
         """Return rows whose metadata went alone and has no final certificate yet, in id order."""
-        found = await self._database.fetch(sql.UNCONFIRMED, {"after": _key(after), "page": max(limit, 0)})
+        found = await self._database.fetch(recording_sql.UNCONFIRMED, {"after": _key(after), "page": max(limit, 0)})
         return [rows.to_recording(row) for row in found]
 
     async def count_recordings(self) -> Mapping[RecordingState, int]:
         """Count rows per state, zeros included."""
-        counts = {row.state: int(row.n) for row in await self._database.fetch(sql.COUNT)}
+        counts = {row.state: int(row.n) for row in await self._database.fetch(recording_sql.COUNT)}
         return {state: counts.get(state.value, 0) for state in RecordingState}
 
     async def count_kept(self, tenant: TenantId) -> Kept:
         """Count what is not shredded, and how much of it is held."""
-        found = (await self._database.fetch(sql.COUNT_KEPT, {"tenant_id": tenant}))[0]
+        found = (await self._database.fetch(recording_sql.COUNT_KEPT, {"tenant_id": tenant}))[0]
         return Kept(live=int(found.live), held=found.held)
 
     async def oldest_due(self, *, now: datetime, tenant: TenantId | None = None) -> datetime | None:
         """Return the earliest retain-until that has passed and is neither held nor in a release's grace."""
         place: dict[str, Any] = {"now": rows.micros(now)}
         if tenant is None:
-            found = await self._database.fetch(sql.OLDEST_DUE, place)
+            found = await self._database.fetch(recording_sql.OLDEST_DUE, place)
         else:
-            found = await self._database.fetch(sql.OLDEST_DUE_OF, {**place, "tenant_id": tenant})
+            found = await self._database.fetch(recording_sql.OLDEST_DUE_OF, {**place, "tenant_id": tenant})
         return rows.moment(found[0].retain_until) if found else None
 
     async def add_segments(
@@ -313,7 +320,7 @@ class RecordingStore:
                 content=Content(row.content),
                 count=row.found,
             )
-            for row in await self._database.fetch(sql.MISDECLARED, {"since": rows.micros(since)})
+            for row in await self._database.fetch(recording_sql.MISDECLARED, {"since": rows.micros(since)})
         ]
 
     async def segments(self, recording: RecordingId) -> Sequence[SegmentRef]:
@@ -324,7 +331,8 @@ class RecordingStore:
         """Return the objects of many recordings, each in index order."""
         found: dict[RecordingId, list[SegmentRef]] = {recording: [] for recording in recordings}
         for ref in map(
-            rows.to_segment, await self._database.fetch(sql.SEGMENTS_OF, {"keys": [*map(rows.key, recordings)]})
+            rows.to_segment,
+            await self._database.fetch(recording_sql.SEGMENTS_OF, {"keys": [*map(rows.key, recordings)]}),
         ):
             found[ref.recording].append(ref)
         without = [rows.key(recording) for recording, refs in found.items() if not refs]
@@ -381,9 +389,9 @@ class RecordingStore:
         values = {f"new_{name}": value for name, value in rows.from_media(recording.media).items()}
 
         async def act(transaction: Transaction) -> None:
-            if await transaction.write(sql.SET_MEDIA, {"key": identity, **values}):
+            if await transaction.write(recording_sql.SET_MEDIA, {"key": identity, **values}):
                 return
-            if not await transaction.fetch(sql.STATES, {"keys": [identity]}):
+            if not await transaction.fetch(recording_sql.STATES, {"keys": [identity]}):
                 raise _unknown(recording.id)
             raise Conflict(f"{recording.id} is no longer open; its media descriptor stays")
 
@@ -406,7 +414,7 @@ def _passed(generation: int) -> GenerationPassed:
 async def _create(transaction: Transaction, creations: Sequence[_Creation]) -> Sequence[Refused | None]:
     """Insert all whose cohorts are above the floors and whose call key is free, in one statement."""
     keys = sorted({creation.values["id"] for creation in creations})
-    found = await transaction.fetch(sql.FLOOR_AND_FOUND, {"keys": keys})
+    found = await transaction.fetch(recording_sql.FLOOR_AND_FOUND, {"keys": keys})
     floor, oldest = next((row.period, row.generation) for row in found if row.id is None)
     used: set[bytes] = {row.id for row in found if row.id is not None}
     answers: list[Refused | None] = []
@@ -425,9 +433,9 @@ async def _create(transaction: Transaction, creations: Sequence[_Creation]) -> S
             answers.append(None)
     admitted = await _not_elsewhere(transaction, admitted)
     born = {creation.values["id"] for creation in admitted}
-    insert = sql.INSERT_UNLESS_TAKEN[transaction.dialect]
+    insert = recording_sql.INSERT_UNLESS_TAKEN[transaction.dialect]
     if await transaction.write(insert, [creation.values for creation in admitted]) != len(admitted):
-        born = {row.id for row in await transaction.fetch(sql.FOUND, {"keys": sorted(born)})}
+        born = {row.id for row in await transaction.fetch(recording_sql.FOUND, {"keys": sorted(born)})}
     notes: list[Mapping[str, Any]] = []
     for place, creation in enumerate(creations):
         if answers[place] is not None:
@@ -439,7 +447,7 @@ async def _create(transaction: Transaction, creations: Sequence[_Creation]) -> S
         else:
             tenant = creation.recording.tenant
             answers[place] = Conflict(f"tenant {tenant} already has a recording with this call key")
-    await transaction.write(sql.INSERT_NOTES, notes)
+    await transaction.write(recording_sql.INSERT_NOTES, notes)
     return answers
 
 
@@ -449,7 +457,7 @@ async def _not_elsewhere(transaction: Transaction, creations: Sequence[_Creation
     taken: set[tuple[str, str]] = set()
     for start in range(0, len(tokens), _TOKENS_PER_QUERY):
         some = {"tokens": tokens[start : start + _TOKENS_PER_QUERY]}
-        taken |= {(row.tenant, row.call_token) for row in await transaction.fetch(sql.TAKEN, some)}
+        taken |= {(row.tenant, row.call_token) for row in await transaction.fetch(recording_sql.TAKEN, some)}
     return [
         creation
         for creation in creations
@@ -459,7 +467,7 @@ async def _not_elsewhere(transaction: Transaction, creations: Sequence[_Creation
 
 async def _store(transaction: Transaction, storings: Sequence[_Storing]) -> Sequence[Refused | None]:
     """Store objects, byte counts and finishes; of several objects at one index the last one counts."""
-    found = await transaction.fetch(sql.STATES, {"keys": sorted({storing.key for storing in storings})})
+    found = await transaction.fetch(recording_sql.STATES, {"keys": sorted({storing.key for storing in storings})})
     states = {row.id: RecordingState(row.state) for row in found}
     tenants = {row.id: row.tenant for row in found}
     answers: list[Refused | None] = []
@@ -491,13 +499,15 @@ async def _store(transaction: Transaction, storings: Sequence[_Storing]) -> Sequ
             transaction.audit(storing.audit)
         elif storing.stored_bytes is not None:
             lengths.append({"key": storing.key, "new_bytes": storing.stored_bytes})
-    await transaction.write(sql.SET_BYTES, lengths)
-    await transaction.write(sql.SET_HEARD, heads)  # while the rows are open
-    await transaction.write(sql.FINISH, finishes)
-    await transaction.write(sql.FREE_CALL_KEY, freed)
-    await transaction.write(sql.DROP_NOTES, [{"key": final["key"]} for final in finishes])
-    await transaction.write(sql.DROP_SEGMENT, [{"key": recording, "at": number} for recording, number in objects])
-    await transaction.write(sql.INSERT_SEGMENT, list(objects.values()))
+    await transaction.write(recording_sql.SET_BYTES, lengths)
+    await transaction.write(recording_sql.SET_HEARD, heads)  # while the rows are open
+    await transaction.write(recording_sql.FINISH, finishes)
+    await transaction.write(recording_sql.FREE_CALL_KEY, freed)
+    await transaction.write(recording_sql.DROP_NOTES, [{"key": final["key"]} for final in finishes])
+    await transaction.write(
+        recording_sql.DROP_SEGMENT, [{"key": recording, "at": number} for recording, number in objects]
+    )
+    await transaction.write(recording_sql.INSERT_SEGMENT, list(objects.values()))
     return answers
 
 
@@ -559,7 +569,7 @@ def _filters(query: RecordingQuery) -> Iterator[sa.ColumnElement[bool]]:
         other = other or query.measures or query.by_expiry
         yield (sa.func.coalesce(_r.state, "") if other else _r.state) == query.state.value
     if query.held is not None:
-        yield _r.id.in_(sql.HELD) if query.held else _r.id.not_in(sql.HELD)
+        yield _r.id.in_(recording_sql.HELD) if query.held else _r.id.not_in(recording_sql.HELD)
     if query.ahead is not None:
         yield IS_AHEAD if query.ahead else _r.started_at <= _r.created_at
     if query.measures:

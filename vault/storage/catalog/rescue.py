@@ -15,13 +15,11 @@ from vault.errors import Conflict, IntegrityError
 from vault.format.backup import BackedObject, BackedRecording, TableRows
 from vault.ids import RecordingId
 from vault.model import AuditEvent, Recording, RecordingState, SegmentRef
-from vault.storage.catalog import recording_sql as sql
-from vault.storage.catalog import rows, schema
-from vault.storage.catalog.counts import count_moved
+from vault.storage.catalog import recording_sql, rows, schema
 from vault.storage.catalog.database import Database
-from vault.storage.catalog.faults import translate
+from vault.storage.catalog.recording_sql import count_moved
 from vault.storage.catalog.tables import metadata, recordings, segments
-from vault.storage.catalog.writer import Transaction
+from vault.storage.catalog.writer import Transaction, translate
 
 _PAGE = 2000
 _SETTINGS = "settings"
@@ -139,7 +137,7 @@ class RescueStore:
 
     async def recording_states(self, recordings: Sequence[RecordingId]) -> Mapping[RecordingId, RecordingState]:
         """Return the states of those that exist."""
-        found = await self._database.fetch(sql.STATES, {"keys": [*map(rows.key, recordings)]})
+        found = await self._database.fetch(recording_sql.STATES, {"keys": [*map(rows.key, recordings)]})
         return {rows.recording_id(row.id): RecordingState(row.state) for row in found}
 
     async def rebuild_recording(
@@ -150,11 +148,11 @@ class RescueStore:
         refs = [rows.from_segment(ref) for ref in objects]
 
         async def act(transaction: Transaction) -> None:
-            if await transaction.fetch(sql.FOUND, {"keys": [values["id"]]}):
+            if await transaction.fetch(recording_sql.FOUND, {"keys": [values["id"]]}):
                 return
             await transaction.write(_INSERT_RECORDING, values)
             transaction.count(values["tenant"], values["state"], 1)
-            await transaction.write(sql.INSERT_SEGMENT, refs)
+            await transaction.write(recording_sql.INSERT_SEGMENT, refs)
             transaction.audit(audit)
 
         await self._database.writer.run(act)

@@ -12,7 +12,7 @@ from alembic.config import Config
 from alembic.script import ScriptDirectory
 
 from vault.errors import ConfigError
-from vault.storage.catalog.faults import NO_CATALOG
+from vault.storage.catalog.writer import NO_CATALOG
 
 _MIGRATIONS = Path(__file__).parent.parent / "migrations"
 

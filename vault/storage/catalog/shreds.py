@@ -28,9 +28,9 @@ from vault.model import (
 from vault.ports.erasures import Erasure
 from vault.ports.shreds import CertificateBatch, Shred
 from vault.storage.catalog import object_lists, rows
-from vault.storage.catalog.counts import count_moved
 from vault.storage.catalog.database import Database, narrowed
 from vault.storage.catalog.erasures import begin_erasing
+from vault.storage.catalog.recording_sql import count_moved
 from vault.storage.catalog.tables import (
     IS_FINISHED,
     IS_OPEN,

@@ -25,8 +25,15 @@ from vault.storage.objects.names import (
     parse_meta_texts,
 )
 from vault.storage.s3 import bucket
-from vault.storage.s3.client import UNSUPPORTED, S3Settings, answered, code_of, new_client
-from vault.storage.s3.delete import delete_every_version, leftover_uploads
+from vault.storage.s3.client import (
+    UNSUPPORTED,
+    S3Settings,
+    answered,
+    code_of,
+    delete_every_version,
+    leftover_uploads,
+    new_client,
+)
 from vault.threads import in_thread
 
 _CONTENT_RANGE: Final = re.compile(r"bytes (\d+)-(\d+)/(\d+)")

@@ -1,4 +1,4 @@
-"""Seals values that the catalog stores: notes of open recordings, answers to requests, and recorders' secrets.
+"""Values in the catalog: sealed ones, and the tokens by which it finds calls without storing numbers.
 
 A sealed value is `0x01 | nonce | AES-256-GCM(plain)` under a key for its kind, bound to its row (docs/format.md,
 "Notes", "Answers" and "Token secrets"). The keys come from the keyring, so neither the catalog alone nor a backup of it
@@ -7,7 +7,9 @@ can open them.
 
 from __future__ import annotations
 
+import enum
 import hashlib
+import hmac
 from typing import Final
 
 from cryptography.exceptions import InvalidTag
@@ -19,6 +21,8 @@ from vault.format.names import check_recording
 from vault.format.notes import Note, decode_note, encode_note
 from vault.ids import RecordingId, TokenId, id_bytes
 from vault.model import DataKey
+
+# -- rows ---------------------------------------------------------------------------------------------------------
 
 _VERSION: Final = b"\x01"
 _NONCE_BYTES: Final = 12
@@ -86,3 +90,27 @@ def _open(key: bytes, sealed: bytes, place: bytes, what: str) -> bytes:
         return AESGCM(key).decrypt(sealed[1:start], sealed[start:], place)
     except (InvalidTag, ValueError) as error:
         raise Tampered(f"{what} failed authentication; nothing of it was returned") from error
+
+
+# -- blind --------------------------------------------------------------------------------------------------------
+# The blind index: tokens by which the catalog finds calls without storing numbers (docs/format.md, "Blind index").
+#
+# Each metadata cohort has its own index key, at a leaf that no recording gets. The same value has unrelated tokens in
+# different cohorts. Without the leaf a token cannot be linked to a value.
+
+_TOKEN_BYTES: Final = 16
+
+
+class Field(enum.StrEnum):
+    """An indexed field. Its value goes into the key, so a number has different tokens as caller and as called."""
+
+    CALL_KEY = "call_key"
+    CALLER = "caller"
+    CALLED = "called"
+    OBJECT_KEY = "object_key"
+
+
+def token(leaf: DataKey, field: Field, value: str) -> str:
+    """Return the token of `value` in hex: the first 16 bytes of HMAC-SHA256(subkey of the field, value)."""
+    key = subkey(leaf, Purpose.BLIND_INDEX, field.value.encode())
+    return hmac.digest(key, value.encode(), "sha256")[:_TOKEN_BYTES].hex()
