@@ -15,6 +15,7 @@ from cli.output import Output
 from cli.profiles import Connection, nameless
 from vault.errors import ConfigError, IntegrityError, VaultError
 from vault.model import Finding
+from vault.threads import in_thread
 
 if TYPE_CHECKING:
     from vault.config import Config
@@ -121,15 +122,13 @@ async def _ask(where: Connection, *, absent: str) -> list[Finding]:
 
 async def _ending(client: Client) -> list[Finding]:
     """Return a finding if the certificate that the server presents is about to end, whatever its file has by now."""
-    import asyncio  # noqa: PLC0415 - a command imports what it needs when it runs
-
     from cli.tls import presented  # noqa: PLC0415 - a command imports what it needs when it runs
     from vault.wiring.doctor import ending_finding  # noqa: PLC0415 - loads storage drivers; most commands need none
 
     url = client.url
     if url.scheme != "https" or url.host is None:
         return []
-    found = await asyncio.to_thread(presented, url.host, url.port or 443)
+    found = await in_thread(presented, url.host, url.port or 443)
     if found is None:
         return []
     hint = "renew it where the server runs (server.tls_cert), then systemctl reload callvault, or SIGHUP"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 import ssl
 from collections.abc import AsyncIterator, Collection
@@ -16,6 +15,7 @@ from yarl import URL
 from cli.client import Unanswered, error_of
 from cli.tls import presented, trust, untrusted
 from vault import errors
+from vault.threads import in_thread
 
 _TIMEOUT: Final = aiohttp.ClientTimeout(total=None, sock_connect=10, sock_read=600)
 
@@ -71,7 +71,7 @@ async def _untrusted(url: URL, error: aiohttp.ClientConnectorCertificateError) -
     code, why = 0, ""
     if isinstance(refused, ssl.SSLCertVerificationError):
         code, why = refused.verify_code, refused.verify_message
-    return untrusted(host, port, code, why, await asyncio.to_thread(presented, host, port))
+    return untrusted(host, port, code, why, await in_thread(presented, host, port))
 
 
 def _tls_reason(error: aiohttp.ClientSSLError) -> str:

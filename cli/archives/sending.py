@@ -37,6 +37,7 @@ from vault.errors import (
 )
 from vault.ids import call_keys
 from vault.model import RecordingState
+from vault.threads import in_thread
 
 # -- parallel work ------------------------------------------------------------------------------------------------
 
@@ -287,9 +288,9 @@ class Sender:
 
         async def pieces() -> AsyncIterator[bytes]:
             nonlocal moved
-            file = await asyncio.to_thread(item.path.open, "rb")
+            file = await in_thread(item.path.open, "rb")
             with file:
-                while piece := await asyncio.to_thread(file.read, _CHUNK_BYTES):
+                while piece := await in_thread(file.read, _CHUNK_BYTES):
                     yield piece
                     moved += len(piece)
                     self._moved(len(piece))
@@ -318,7 +319,7 @@ async def hashed(path: Path, length: int | None = None) -> str:
                 left = None if left is None else left - len(piece)
         return digest.hexdigest()
 
-    return await asyncio.to_thread(read)
+    return await in_thread(read)
 
 
 def _seen(state: str, durable: int, size: int) -> Place | None:

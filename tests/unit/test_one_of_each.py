@@ -8,6 +8,12 @@ ONLY_IN = {
     r"\.leaf <= ": {"vault/model.py"},  # whether a pin is on a place
     r"\bflock\(": {"vault/disk.py"},
     r"\b(ENOSPC|EDQUOT)\b": {"vault/disk.py"},
+    # A thread hop; the journal has its own thread, and the proof its own processes.
+    r"\bto_thread\b|\brun_in_executor\(": {
+        "vault/threads.py",
+        "vault/storage/journal/commit.py",
+        "vault/services/proof/attack.py",
+    },
     r"\bmkstemp\(": {"vault/storage/spool.py"},  # a file without a name
     # Instants in answers, logs and messages; what is signed; what is stored beside objects; a day; what clients send.
     r"\.isoformat\(": {

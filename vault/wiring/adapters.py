@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 import time
 from collections.abc import Sequence
@@ -41,6 +40,7 @@ from vault.storage.postgres import FileClusterLocks, PostgresClusterLocks, Postg
 from vault.storage.s3.client import S3Settings
 from vault.storage.s3.keyring_replica import BucketReplica
 from vault.storage.s3.store import S3ObjectStore
+from vault.threads import in_thread
 from vault.wiring.files import TO_READ_KEYS, refuse_unusable
 
 # -- root keys ----------------------------------------------------------------------------------------------------
@@ -223,7 +223,7 @@ async def open_store(config: Config, *, observes: bool = False) -> ObjectStore:
 
 async def observe_keyring(config: Config, clock: Clock, entropy: Entropy = os.urandom) -> Keyring:
     """Read the keyring beside a server that may be running; changes nothing."""
-    await asyncio.to_thread(refuse_unusable, config, TO_READ_KEYS)
+    await in_thread(refuse_unusable, config, TO_READ_KEYS)
     provider = root_keys(config, clock, entropy)
     return await Keyring.observe(keyring_replicas(config), provider, clock=clock, entropy=entropy)
 

@@ -28,6 +28,7 @@ from vault.storage.catalog.catalog import SqlCatalog, open_catalog
 from vault.storage.objects.filesystem import FilesystemObjectStore
 from vault.storage.s3.bucket import provision
 from vault.telemetry import Metrics
+from vault.threads import in_thread
 from vault.wiring.adapters import (
     KEYRING_ID,
     RECONCILE,
@@ -57,7 +58,7 @@ class Backups:
 
     async def make(self, *, objects: bool, progress: Progress) -> BackupReport:
         """Make a backup. With `objects` false it contains no objects: something else replicates their store."""
-        await asyncio.to_thread(refuse_unusable, self.config, (Piece.CATALOG, Piece.OBJECTS))
+        await in_thread(refuse_unusable, self.config, (Piece.CATALOG, Piece.OBJECTS))
         catalog = open_catalog(catalog_place(self.config), clock=self.surroundings.clock)
         async with AsyncExitStack() as stack:
             stack.push_async_callback(catalog.close)
@@ -162,7 +163,7 @@ async def restore_vault(
     async with open_backups(config, destination, clock=clock, entropy=entropy) as backups:
         chosen = backup or await backups.place.newest()
         manifest = await backups.place.manifest(chosen)
-        await asyncio.to_thread(refuse_unmakeable, config)
+        await in_thread(refuse_unmakeable, config)
         catalog = open_catalog(catalog_place(config), clock=clock)
         try:
             blank = await _begin(catalog, chosen, config)
@@ -190,7 +191,7 @@ async def reconcile_vault(
 
     ConfigError if a server has it open; the server's next start then reconciles it.
     """
-    await asyncio.to_thread(refuse_unusable, config, (Piece.CATALOG,))
+    await in_thread(refuse_unusable, config, (Piece.CATALOG,))
     clock = clock or SystemClock()
     catalog = open_catalog(catalog_place(config), clock=clock)
     try:
@@ -239,7 +240,7 @@ async def _prepare(config: Config) -> None:
         case "filesystem":
             await FilesystemObjectStore.create(config.objects_path)
         case "s3":
-            await asyncio.to_thread(provision, s3_settings(config))
+            await in_thread(provision, s3_settings(config))
         case _:
             raise ConfigError("objects.kind: nothing can be restored into memory", hint="use filesystem or s3")
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 import stat
 from collections import defaultdict
@@ -29,6 +28,7 @@ from vault.services.health.status import EXPIRES_SOON
 from vault.services.tenants.tenants import Webhooks
 from vault.storage.journal.journal import in_use
 from vault.storage.postgres import clocks
+from vault.threads import in_thread
 from vault.wiring.adapters import (
     SystemClock,
     catalog_place,
@@ -67,7 +67,7 @@ async def check_vault(config: Config, config_file: Path | None = None) -> Sequen
     Every failure becomes a finding. Nothing is changed: the next start repairs what a crash left.
     """
     clock = SystemClock()
-    files = await asyncio.to_thread(file_findings, config, config_file)
+    files = await in_thread(file_findings, config, config_file)
     findings = [*memory_findings(), *files.findings]
     if not files.closed & {Piece.ROOT_KEYS, Piece.SECRETS}:
         findings += await _found("root keys", lambda: root_keys(config, clock, os.urandom).self_check())
@@ -76,7 +76,7 @@ async def check_vault(config: Config, config_file: Path | None = None) -> Sequen
     if Piece.JOURNAL not in files.closed:
         findings += await _found("journal", lambda: _journal(config))
     if Piece.TLS not in files.closed:
-        findings += await _found("tls", lambda: asyncio.to_thread(certificate_findings, config, now=clock.now()))
+        findings += await _found("tls", lambda: in_thread(certificate_findings, config, now=clock.now()))
     findings += await _found("clock", lambda: _clock(config, clock))
     if not files.closed & {Piece.CATALOG, Piece.KEYRING, Piece.ROOT_KEYS, Piece.SECRETS}:
         findings += await _found("vault", lambda: _observed(config, clock))
@@ -102,7 +102,7 @@ async def _objects(config: Config) -> Sequence[Finding]:
 
 
 async def _journal(config: Config) -> Sequence[Finding]:
-    used = await asyncio.to_thread(in_use, config.journal_path)
+    used = await in_thread(in_use, config.journal_path)
     return (Finding(level="ok", subject="journal", message="a process has it open" if used else NOT_SERVED),)
 
 
@@ -281,7 +281,7 @@ async def verify_keyring(config: Config) -> Sequence[Finding]:
 
 async def repair_replica(config: Config, name: str) -> None:
     """Rebuild one keyring replica, named as in the configuration with its path absolute, from the others."""
-    await asyncio.to_thread(refuse_unusable, config, (Piece.ROOT_KEYS, Piece.SECRETS))
+    await in_thread(refuse_unusable, config, (Piece.ROOT_KEYS, Piece.SECRETS))
     provider = root_keys(config, SystemClock(), os.urandom)
     await recovery.repair_replica(name, replicas=Replicas(keyring_replicas(config)), provider=provider)
 

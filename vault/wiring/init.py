@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -27,6 +26,7 @@ from vault.storage.catalog.catalog import SqlCatalog, open_catalog
 from vault.storage.objects.filesystem import FilesystemObjectStore
 from vault.storage.s3.bucket import provision
 from vault.telemetry import Metrics
+from vault.threads import in_thread
 from vault.wiring.adapters import (
     KEYRING_ID,
     SystemClock,
@@ -86,7 +86,7 @@ async def init_vault(
     clock = clock or SystemClock()
     bounds = bounds_in(config, trial=trial)
     check_new_width(config.retention.cohort_width, trial=trial)
-    await asyncio.to_thread(refuse_unmakeable, config)
+    await in_thread(refuse_unmakeable, config)
     if not (config.catalog_path and config.catalog_path.exists()) and await kept_keyring(config):
         raise await no_catalog(config)
     if found := _existing(config):
@@ -183,7 +183,7 @@ async def _create_objects(config: Config, created: list[str]) -> None:
             created.append(f"object store {config.objects_path}")
         case "s3":
             settings = s3_settings(config)
-            await asyncio.to_thread(provision, settings)
+            await in_thread(provision, settings)
             created.append(f"bucket {settings.bucket}")
         case _:
             created.append("object store in memory: recordings end with the process")
@@ -197,7 +197,7 @@ async def issue_operator(config: Config, *, name: str, expires_at: datetime | No
 
     The audit trail names the vault itself as the actor. ConfigError without a catalog of this version.
     """
-    await asyncio.to_thread(refuse_unusable, config, (Piece.CATALOG,))
+    await in_thread(refuse_unusable, config, (Piece.CATALOG,))
     clock = SystemClock()
     catalog = open_catalog(catalog_place(config), clock=clock)
     try:

@@ -21,6 +21,7 @@ from vault.services.vault import Vault
 from vault.storage.catalog.catalog import SqlCatalog, open_catalog
 from vault.storage.journal.file import existing_node
 from vault.storage.journal.journal import journal_files
+from vault.threads import in_thread
 from vault.wiring.adapters import SystemClock, catalog_place
 from vault.wiring.files import Piece, refuse_unusable
 from vault.wiring.open import open_vault
@@ -67,7 +68,7 @@ async def recover_journal(config: Config, directory: Path, *, progress: Progress
         count = vault.ingest.unfinished
         await _finish(vault, progress, reason="node_recovered")
         await vault.catalog.forget_node(node)
-    files = await asyncio.to_thread(journal_files, directory)
+    files = await in_thread(journal_files, directory)
     return Settled(node=node, recordings=count, files_left=len(files))
 
 
@@ -107,7 +108,7 @@ async def recount_catalog(config: Config) -> int:
 
 @asynccontextmanager
 async def _catalog(config: Config, clock: Clock, *, check: bool = True) -> AsyncIterator[SqlCatalog]:
-    await asyncio.to_thread(refuse_unusable, config, (Piece.CATALOG,))
+    await in_thread(refuse_unusable, config, (Piece.CATALOG,))
     catalog = open_catalog(catalog_place(config), clock=clock)
     try:
         if check:

@@ -30,6 +30,7 @@ from vault.services.vault import Vault
 from vault.storage.catalog.catalog import SqlCatalog, open_catalog
 from vault.storage.journal.journal import FileJournal
 from vault.telemetry import Metrics
+from vault.threads import in_thread
 from vault.wiring.adapters import (
     KEYRING_ID,
     RECONCILE,
@@ -133,7 +134,7 @@ async def open_vault(
     surroundings = Surroundings(
         clock=clock or SystemClock(), entropy=entropy, metrics=Metrics(registry or CollectorRegistry())
     )
-    await asyncio.to_thread(refuse_unusable, config)
+    await in_thread(refuse_unusable, config)
     async with AsyncExitStack() as stack:
         catalog, vault = await _assemble(config, surroundings, stack)
         stack.push_async_callback(vault.status.close)
@@ -218,7 +219,7 @@ async def _assemble(config: Config, surroundings: Surroundings, stack: AsyncExit
     await same_lineage(catalog, keyring, users, stack)
     store = await open_store(config)
     stack.push_async_callback(store.close)
-    journal = await asyncio.to_thread(
+    journal = await in_thread(
         FileJournal,
         config.journal_path,
         clock=surroundings.clock,

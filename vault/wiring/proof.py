@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
 import os
 import tempfile
@@ -31,6 +30,7 @@ from vault.services.proof.attack import Found, Strike, WindowAttack, search
 from vault.services.recordings.reading import Reader
 from vault.storage.catalog.catalog import SqlCatalog, open_catalog
 from vault.storage.objects.prefixed import PrefixedObjectStore
+from vault.threads import in_thread
 from vault.wiring.adapters import SystemClock, catalog_place, observe_keyring, open_store, root_keys
 from vault.wiring.backup import Backups, open_backups
 
@@ -87,7 +87,7 @@ async def prove_erasure(
     clock = clock or SystemClock()
     keyring = await observe_keyring(config, clock, entropy)
     progress.begin("artefacts", None)
-    found = await asyncio.to_thread(search, places, backup_keys=keyring.backup_keys)
+    found = await in_thread(search, places, backup_keys=keyring.backup_keys)
     targets = _by_recording(found, recording)
     progress.begin("old keyrings", None)
     copies = [FileRootKeys(path, clock=clock, entropy=entropy) for path in found.root_keys]

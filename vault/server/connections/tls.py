@@ -29,6 +29,7 @@ from vault.format.journal import parse_file_name
 from vault.places import READ, check
 from vault.services.vault import Vault
 from vault.telemetry import set_level
+from vault.threads import in_thread
 
 # -- tls ----------------------------------------------------------------------------------------------------------
 
@@ -107,7 +108,7 @@ class Reread:
             await self.asked.wait()
             self.asked.clear()
             try:
-                config = await asyncio.to_thread(self.load)
+                config = await in_thread(self.load)
             except ConfigError as error:
                 # The certificates are read even so: they may be renewed while somebody edits the settings.
                 _stays("the settings", error)
@@ -120,7 +121,7 @@ class Reread:
 async def _certificates(config: Config, listeners: Sequence[Certified]) -> None:
     for each in listeners:
         try:
-            taken = await asyncio.to_thread(each.reread, config)
+            taken = await in_thread(each.reread, config)
         except ConfigError as error:
             _stays(each.listener, error)
         else:

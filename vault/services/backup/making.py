@@ -31,6 +31,7 @@ from vault.ports.progress import Progress
 from vault.ports.rescue import BackupRows, CatalogSnapshot
 from vault.ports.time import Entropy
 from vault.services.surroundings import Surroundings
+from vault.threads import in_thread
 
 # -- place --------------------------------------------------------------------------------------------------------
 
@@ -61,7 +62,7 @@ class BackupPlace:
     async def put_part(self, backup: str, kind: str, index: int, plaintext: bytes, *, at: datetime) -> Part:
         """Seal one part and store it; durable when it returns."""
         header = PartHeader(backup=backup, keyring=self._keyring, kind=kind, index=index)
-        data = await asyncio.to_thread(seal_part, self._keys[0], header, plaintext, salt=self._entropy(_SALT_BYTES))
+        data = await in_thread(seal_part, self._keys[0], header, plaintext, salt=self._entropy(_SALT_BYTES))
         return await self._put(header.name, data, at)
 
     async def put_manifest(self, manifest: BackupManifest, *, at: datetime) -> None:
@@ -136,7 +137,7 @@ class BackupPlace:
             raise IntegrityError(f"{part.name} is missing from the destination") from error
         if len(data) != part.size or hashlib.sha256(data).hexdigest() != part.sha256:
             raise IntegrityError(f"{part.name} is not what was stored: its size or hash differs from the manifest")
-        return await asyncio.to_thread(open_with_any, self._keys, lambda key: open_part(key, header, data))
+        return await in_thread(open_with_any, self._keys, lambda key: open_part(key, header, data))
 
     async def tables(self, manifest: BackupManifest) -> AsyncIterator[layout.TableRows]:
         """Yield the catalog dump, with one part in memory at a time."""
@@ -176,7 +177,7 @@ class BackupPlace:
 
 async def verified(item: BackedObject, data: bytes) -> bytes:
     """Return `data` if it is the object's; IntegrityError."""
-    digest = await asyncio.to_thread(hashlib.sha256, data)
+    digest = await in_thread(hashlib.sha256, data)
     if len(data) != item.size or digest.hexdigest() != item.sha256:
         raise IntegrityError(f"{item.name} is not what the catalog says was stored: its size or hash differs")
     return data
@@ -307,7 +308,7 @@ class BackupMaker:
         self._progress.begin("catalog", None)
         index = 0
         async for sections in _weighed(snapshot.tables()):
-            plaintext = await asyncio.to_thread(layout.encode_tables, sections)
+            plaintext = await in_thread(layout.encode_tables, sections)
             yield await self._place.put_part(backup, layout.CATALOG, index, plaintext, at=at)
             index += 1
             for section in sections:

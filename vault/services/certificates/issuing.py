@@ -60,6 +60,7 @@ from vault.services.audit import event
 from vault.services.certificates import content
 from vault.services.certificates.content import Identity, Unnamed
 from vault.services.surroundings import Surroundings
+from vault.threads import in_thread
 
 # -- batches ------------------------------------------------------------------------------------------------------
 # Issues certificates in batches, and returns the same certificate each time from what is stored of it.
@@ -159,7 +160,7 @@ class Certificates:
             return self._issuer.issue_member(batch.document(forms, place), batch.membership(place.index))
 
         # In a thread, as below: a long page takes tens of milliseconds.
-        return await asyncio.to_thread(lambda: [text(certificate) for certificate in certificates])
+        return await in_thread(lambda: [text(certificate) for certificate in certificates])
 
     async def documents(self, certificates: Sequence[StoredCertificate]) -> Sequence[AnyCertificate]:
         """Return the document of each; IntegrityError if what is stored differs from what was signed."""
@@ -172,7 +173,7 @@ class Certificates:
                 return verify_certificate(certificate.jws, self.issuer).certificate
             return read_document(batches[place.batch].document(forms, place))
 
-        return await asyncio.to_thread(lambda: [document(certificate) for certificate in certificates])
+        return await in_thread(lambda: [document(certificate) for certificate in certificates])
 
     async def objects(self, certificate: StoredCertificate) -> ObjectList:
         """Return the list of the objects that a certificate counts; the list is kept after their deletion.
@@ -336,7 +337,7 @@ class Certifier:
             return self._certificates.sign(drafts, status=CertificateStatus.PROVISIONAL, at=now)
 
         # In a thread: a batch takes tens of milliseconds, and calls under way must not wait for it.
-        return await asyncio.to_thread(sign)
+        return await in_thread(sign)
 
     async def store(self, issued: IssuedBatch, shred: Shred) -> int:
         """Make a prepared batch durable; recordings already certified add nothing. Returns how many it certifies."""
@@ -518,7 +519,7 @@ class Certifier:
             drafts = [_final_draft(certificate, progress.forms) for certificate in finals]
             return self._certificates.sign(drafts, status=CertificateStatus.FINAL, at=now)
 
-        issued = await asyncio.to_thread(sign)
+        issued = await in_thread(sign)
         await self._catalog.certify(
             issued.batch,
             issued.certificates,

@@ -43,6 +43,7 @@ from vault.services.ingest.pauses import gaps_of
 from vault.services.ingest.sessions import IngestSession
 from vault.services.recordings.reading import Reader, lasted_of, segment_header, unix_ms
 from vault.services.surroundings import Surroundings
+from vault.threads import in_thread
 
 # -- cutting ------------------------------------------------------------------------------------------------------
 # When the next segment of a recording is cut: later and later, as long as the journal has room.
@@ -237,7 +238,7 @@ class Storer:
         start = session.stored
         end = min(session.durable, start + self._limits.max_bytes)
         async with self._sealing:
-            ref, data, head = await asyncio.to_thread(self._seal, session, start, end)
+            ref, data, head = await in_thread(self._seal, session, start, end)
         await self._put(session, ref, data)
         last = session.ended is not None and end == session.durable
         if start == 0:

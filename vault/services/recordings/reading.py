@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from datetime import UTC, datetime, timedelta
 from functools import partial
@@ -17,6 +16,7 @@ from vault.media.wav_sizes import WavHead, find_wav_head, samples_bytes
 from vault.model import MANIFEST_INDEX, Container, DataKey, Part, Recording, SegmentRef
 from vault.ports.journal import JournalEntry
 from vault.ports.objects import ObjectStore
+from vault.threads import in_thread
 
 WINDOW_BYTES = 1 << 20
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -150,7 +150,7 @@ class Reader:
         if entry is None:
             raise IntegrityError(f"{recording.id} has no segment for byte {start}; no audio was returned from there")
         try:
-            return await asyncio.to_thread(entry.read, start, stop)
+            return await in_thread(entry.read, start, stop)
         except (IntegrityError, ValueError, OSError):
             if _covering(segments, start) is not None:
                 return None

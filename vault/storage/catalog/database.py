@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -19,6 +18,7 @@ from vault.storage.catalog import postgres, sqlite
 from vault.storage.catalog.writer import Parameters, Transaction, Writer, is_broken, translate
 from vault.storage.postgres import PostgresSettings
 from vault.telemetry import Metrics
+from vault.threads import in_thread
 
 R = TypeVar("R")
 
@@ -116,11 +116,11 @@ class Database:
     async def create(self) -> None:
         """Make the file, readable by its owner only, if there is none; a database on a server exists already."""
         if self._file is not None:
-            await asyncio.to_thread(sqlite.create_file, self._file)
+            await in_thread(sqlite.create_file, self._file)
 
     async def exists(self) -> bool:
         """Tell whether the file exists; opening never makes one."""
-        return self._file is None or await asyncio.to_thread(self._file.exists)
+        return self._file is None or await in_thread(self._file.exists)
 
     async def close(self) -> None:
         """Carry out the acts that were submitted and release the connections."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import logging
 import os
@@ -48,6 +47,7 @@ from vault.storage.journal.commit import Committer
 from vault.storage.journal.entry import FileEntry, Run
 from vault.storage.journal.file import Disk, JournalFile, node_of
 from vault.telemetry import Metrics
+from vault.threads import in_thread
 
 # -- replay -------------------------------------------------------------------------------------------------------
 # Finds in the files of earlier incarnations every byte that was acknowledged and is still needed.
@@ -366,7 +366,7 @@ class FileJournal:
         """Read what earlier incarnations left; after Unavailable it may be repeated."""
         if self._opened or self._replayed:
             raise ValueError("replay comes once, before the first open")
-        tracks = await asyncio.to_thread(Replay(self._old, keys=keys, skip=skip).run)
+        tracks = await in_thread(Replay(self._old, keys=keys, skip=skip).run)
         self._replayed = True
         self.damaged = any(file.damaged for file in self._old)
         found = [self._replayed_recording(track) for track in tracks]
