@@ -1,10 +1,11 @@
 """One sweep over N expired recordings: seconds until none has a key, and until each has its certificate.
 
-`python -m benchmarks.shred [--recordings 10000 100000 1000000] [--tenants 10]`. Rows of recordings and of their
-objects (a segment and a manifest each) are written straight into the catalog; the keyring, the sweep and the
+`python -m benchmarks.shred [--recordings 10000 100000 1000000] [--tenants 10] [--objects 2]`. Rows of recordings and of
+their objects (a manifest and segments) are written straight into the catalog; the keyring, the sweep and the
 certificates are the real ones. `floor` is the same catalog work alone, in the same run: SQLite reads the rows, stores a
 certificate's bytes for each and moves each row along, in transactions of the same size, without a hash or a signature.
-`final_per_second`, for the smallest number, is the deletion of two stored objects each and the final certificates.
+`seconds_to_deleted`, up to `--delete-up-to`, is when the last object is gone from the disk, and `seconds_to_final` when
+each has its final certificate, which waits for the leases of keys. `deletion_cpu_us` is the CPU of both, a recording.
 """
 
 import argparse
@@ -31,8 +32,6 @@ from vault.wiring import SystemClock, init_vault, open_vault
 
 OPERATOR = Principal(token_id=TokenId("tok_" + "0" * 32), name="bench", role=Role.OPERATOR, tenant=None)
 BATCH = 2048
-FINALS_UP_TO = 10_000
-"""Deleting objects takes as long each whatever their number: the larger runs stop once everything is certified."""
 PRAGMAS = ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON", "secure_delete=ON", "cache_size=-16384")
 
 
@@ -79,13 +78,21 @@ def insert(database, table, rows):
     )
 
 
-def multiply(path, total):
+def multiply(path, total, objects_each):
     """Write further rows like the first ones, by turns, until there are `total`; each with its own id, key and leaf."""
     with sqlite3.connect(path) as database:
         firsts = rows_of(database, "recordings", "id")
         objects = {row["id"]: [] for row in firsts}
         for row in rows_of(database, "segments", "recording, number"):
             objects[row["recording"]].append(row)
+        for rows in objects.values():
+            last = rows[-1]
+            further = [
+                {**last, "number": number, "name": last["name"].replace("/000000-", f"/{number:06d}-")}
+                for number in range(1, objects_each - len(rows) + 1)
+            ]
+            insert(database, "segments", further)
+            rows.extend(further)
         base = int.from_bytes(max(objects))
         numbers = range(len(firsts), total)
 
@@ -109,12 +116,14 @@ def multiply(path, total):
 
 def copy_objects(config):
     """Give every recording the objects that its rows name, so that deleting them is real work."""
-    with sqlite3.connect(config.catalog_path) as database:
-        names = [row[0] for row in database.execute("SELECT DISTINCT name FROM segments")]
     root = config.objects_path / "objects"
-    stored = {path.parent: path for path in root.glob("v1/*/*/rec_*")}
-    for directory in {(root / name).parent for name in names} - set(stored.values()):
-        shutil.copytree(stored[directory.parent], directory)
+    sample = next(root.glob("v1/*/*/rec_*/000000-*")).read_bytes()
+    with sqlite3.connect(config.catalog_path) as database:
+        for (name,) in database.execute("SELECT name FROM segments ORDER BY recording"):
+            path = root / f"{name}#object"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(sample)
+    os.sync()
 
 
 def floor(path):
@@ -146,7 +155,7 @@ def floor(path):
         return time.perf_counter() - began
 
 
-async def prepare(config, clock, recordings, tenants):
+async def prepare(config, clock, recordings, tenants, *, objects, stored):
     await init_vault(config, trial=True, clock=clock)
     async with open_vault(config, clock=clock) as vault:
         for number in range(tenants):
@@ -160,8 +169,8 @@ async def prepare(config, clock, recordings, tenants):
                 actor=OPERATOR,
             )
             sample = await one_recording(vault, tenant)
-    await asyncio.to_thread(multiply, config.catalog_path, recordings)
-    if recordings <= FINALS_UP_TO:
+    await asyncio.to_thread(multiply, config.catalog_path, recordings, objects)
+    if stored:
         await asyncio.to_thread(copy_objects, config)
     return sample
 
@@ -179,7 +188,24 @@ async def check(vault, recordings):
         assert database.execute(query).fetchone()[0] == recordings
 
 
-async def sweep(config, clock, sample, recordings):
+async def delete(vault, sweeping, began, recordings):
+    """Wait until all objects are gone and all certificates are final; return what that took."""
+    cpu = time.process_time()
+    done = await sweeping
+    deleted, gone = time.perf_counter() - began, done.deleted
+    while gone < recordings:
+        async with vault.shredder.alone():
+            deletions = await vault.shredder.delete()
+        gone += deletions.done
+        await asyncio.sleep(0 if deletions.again_in is None else deletions.again_in.total_seconds())
+    return {
+        "seconds_to_deleted": round(deleted, 2),
+        "seconds_to_final": round(time.perf_counter() - began, 2),
+        "deletion_cpu_us": round((time.process_time() - cpu) / recordings * 1e6, 1),
+    }
+
+
+async def sweep(config, clock, sample, recordings, *, stored):
     async with open_vault(config, clock=clock, background=False) as vault:
         assert vault.keyring.derivable(sample.audio)
         began = time.perf_counter()
@@ -190,7 +216,7 @@ async def sweep(config, clock, sample, recordings):
         unreadable = time.perf_counter() - began
         assert not vault.keyring.derivable(sample.audio)
         while await vault.catalog.unfinished_shreds():
-            await asyncio.sleep(0.02 if recordings <= FINALS_UP_TO else 0.25)
+            await asyncio.sleep(0.02 if recordings <= BATCH * 5 else 0.25)
         certified, cpu = time.perf_counter() - began, time.process_time() - cpu
         figures = {
             "seconds_to_unrecoverable": round(unreadable, 3),
@@ -198,9 +224,8 @@ async def sweep(config, clock, sample, recordings):
             "certified_per_second": round(recordings / certified),
             "cpu_us_per_certificate": round(cpu / recordings * 1e6, 1),
         }
-        if recordings <= FINALS_UP_TO:
-            done = await sweeping
-            figures["final_per_second"] = round(done.deleted / (time.perf_counter() - began - certified))
+        if stored:
+            figures |= await delete(vault, sweeping, began, recordings)
         else:
             sweeping.cancel()
             await asyncio.gather(sweeping, return_exceptions=True)
@@ -208,7 +233,7 @@ async def sweep(config, clock, sample, recordings):
     return figures
 
 
-async def measure(recordings, tenants):
+async def measure(recordings, tenants, *, objects, stored):
     clock = MovedClock()
     with tempfile.TemporaryDirectory(prefix="callvault-bench-") as directory:
         document = {
@@ -216,17 +241,18 @@ async def measure(recordings, tenants):
             "sweep": {"enabled": False, "max_jump": "30d", "max_share": 1.0},
         }
         config = parse_config(document, base=Path(directory))
-        sample = await prepare(config, clock, recordings, tenants)
+        sample = await prepare(config, clock, recordings, tenants, objects=objects, stored=stored)
         spare = Path(directory) / "floor.db"
         await asyncio.to_thread(shutil.copyfile, config.catalog_path, spare)
         seconds = await asyncio.to_thread(floor, spare)
         spare.unlink()
         clock.ahead = timedelta(days=3)
-        figures = await sweep(config, clock, sample, recordings)
+        figures = await sweep(config, clock, sample, recordings, stored=stored)
         report(
             "shred",
             recordings=recordings,
             tenants=tenants,
+            objects=objects,
             **figures,
             floor={"seconds_to_certified": round(seconds, 2)},
         )
@@ -234,11 +260,18 @@ async def measure(recordings, tenants):
 
 async def main(arguments):
     for recordings in arguments.recordings:
-        await measure(recordings, min(arguments.tenants, recordings))
+        await measure(
+            recordings,
+            min(arguments.tenants, recordings),
+            objects=arguments.objects,
+            stored=recordings <= arguments.delete_up_to,
+        )
 
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--recordings", type=int, nargs="+", default=[10_000, 100_000, 1_000_000])
     parser.add_argument("--tenants", type=int, default=10)
+    parser.add_argument("--objects", type=int, default=2, help="of each recording, its manifest among them")
+    parser.add_argument("--delete-up-to", type=int, default=100_000, help="larger runs end once all is certified")
     run(main(parser.parse_args()))

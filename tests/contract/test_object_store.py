@@ -336,6 +336,40 @@ async def test_deleting_what_never_was_succeeds(store, place):
     assert (deletion.versions_deleted, deletion.absent) == (0, True)
 
 
+async def test_what_is_below_many_places_is_deleted_known_or_not_and_nothing_beside_them(store, place):
+    for name in ("1/a", "1/stray", "2/a", "10/a", "other"):
+        await put(store, f"{place}/{name}", b"x")
+    places = {f"{place}/1/": [f"{place}/1/a", f"{place}/1/never"], f"{place}/2/": [], f"{place}/3/": [f"{place}/3/a"]}
+    deletions = await store.delete_below(places)
+    assert {
+        below.removeprefix(f"{place}/"): [
+            (each.name.removeprefix(f"{place}/{below[-2]}/"), each.versions_deleted, each.absent) for each in found
+        ]
+        for below, found in deletions.items()
+    } == {
+        "1/": [("a", 1, True), ("never", 0, True), ("stray", 1, True)],
+        "2/": [("a", 1, True)],
+        "3/": [("a", 0, True)],
+    }
+    assert await names(store, place) == [f"{place}/10/a", f"{place}/other"]
+    again = await store.delete_below(places)
+    assert [[(each.versions_deleted, each.absent) for each in found] for found in again.values()] == [
+        [(0, True), (0, True)],
+        [],
+        [(0, True)],
+    ]
+
+
+async def test_what_is_deleted_below_a_place_lies_in_it(store, place):
+    await put(store, f"{place}/2/a", b"x")
+    for below, known in (("/1", []), ("", []), ("/1/../2/", []), ("/1/", ["2/a"]), ("/1/", ["1/../2"])):
+        with pytest.raises(Invalid):
+            await store.delete_below({f"{place}{below}": [f"{place}/{name}" for name in known]})
+    with pytest.raises(Invalid):
+        await store.delete_below({"": []})
+    assert await names(store, place) == [f"{place}/2/a"]
+
+
 async def test_a_deleted_name_can_be_put_again(store, place):
     for data in (b"first", b"second"):
         await put(store, f"{place}/a", data)

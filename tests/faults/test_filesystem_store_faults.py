@@ -1,6 +1,7 @@
 """The filesystem store against full disks, failing disks, crashes, lost mounts and damaged files."""
 
 import asyncio
+import contextlib
 import errno
 import hashlib
 import os
@@ -14,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from vault.errors import ConfigError, DiskFull, FormatError, IntegrityError, NotFound, Unavailable
-from vault.ports.objects import ObjectMeta
+from vault.ports.objects import Deletion, ObjectMeta
 from vault.storage.objects.filesystem import FilesystemObjectStore
 from vault.storage.objects.tree import HEADER_BYTES, MARKER, ObjectTree
 
@@ -178,6 +179,138 @@ def test_a_delete_cut_short_is_completed_by_the_next(tmp_path, monkeypatch, call
     assert again.delete(NAME).absent
     assert list((root / "objects").iterdir()) == []
     again.close()
+
+
+@pytest.mark.parametrize("landed", [False, True], ids=["lost", "landed"])
+@pytest.mark.parametrize("call", ["unlink", "rmdir", "fsync"])
+def test_a_deletion_of_many_recordings_cut_short_is_completed_by_the_next(tmp_path, monkeypatch, call, landed):
+    root = tmp_path / "objects"
+    asyncio.run(FilesystemObjectStore.create(root))
+    places = {f"v1/{tenant}/20500/rec_{number}/": () for tenant in ("acme", "beta") for number in range(3)}
+    places["v1/beta/20500/rec_9/"] = ("v1/beta/20500/rec_9/never",)
+    real = getattr(os, call)
+    # Crash at each of these calls in turn, until one run has no more of them.
+    for step in range(100):
+        tree = ObjectTree(root)
+        for place in list(places)[:-1]:
+            for leaf in ("a", "b"):
+                tree.put(place + leaf, [DATA], len(DATA), meta_of(DATA))
+        tree.put("v1/beta/20500/rec_kept/a", [DATA], len(DATA), meta_of(DATA))
+        calls = 0
+
+        def crash(*args, step=step, **kwargs):
+            nonlocal calls
+            calls += 1
+            if calls - 1 != step:
+                return real(*args, **kwargs)
+            if landed:
+                real(*args, **kwargs)
+            raise Crash
+
+        with monkeypatch.context() as patch:
+            patch.setattr(os, call, crash)
+            with contextlib.suppress(Crash):
+                tree.delete_below(places)
+        tree.close()
+        again = ObjectTree(root)
+        outcomes = again.delete_below(places)
+        assert all(deletion.absent for found in outcomes.values() for deletion in found)
+        assert [info.name for info in again.walk("v1/")] == ["v1/beta/20500/rec_kept/a"]
+        assert [path.name for path in (root / "objects/v1").iterdir()] == ["beta"]
+        again.close()
+        if calls <= step:
+            break
+    assert step == {"unlink": 12, "rmdir": 10, "fsync": 2}[call]
+
+
+def test_a_repeated_deletion_makes_durable_what_the_first_removed_and_did_not_synchronise(tmp_path, monkeypatch):
+    root = tmp_path / "objects"
+    asyncio.run(FilesystemObjectStore.create(root))
+    tree = ObjectTree(root)
+    synced: list[str] = []
+    real = os.fsync
+
+    def spied(handle: int) -> None:
+        real(handle)
+        synced.append(str(Path(f"/proc/self/fd/{handle}").readlink().relative_to(root)))
+
+    for name in ("v1/t/20500/rec_1/a", "v1/t/20500/rec_2/a", "v1/t/20501/rec_3/a"):
+        tree.put(name, [DATA], len(DATA), meta_of(DATA))
+    monkeypatch.setattr(os, "fsync", spied)
+    places = {"v1/t/20500/rec_1/": ()}
+    tree.delete_below(places)
+    assert synced == ["objects/v1/t/20500"]
+    tree.delete_below(places)
+    assert synced == ["objects/v1/t/20500"] * 2
+    tree.delete_below({"v1/t/20500/rec_2/": ()})
+    assert synced[2:] == ["objects/v1/t"]
+    tree.close()
+
+
+def test_a_place_that_cannot_be_emptied_says_so_and_the_others_are_deleted(tmp_path, monkeypatch):
+    root = tmp_path / "objects"
+    asyncio.run(FilesystemObjectStore.create(root))
+    tree = ObjectTree(root)
+    names = [f"v1/t/20500/rec_{number}/a" for number in range(3)]
+    for name in names:
+        tree.put(name, [DATA], len(DATA), meta_of(DATA))
+    real = os.open
+
+    def fails(path, *args, **kwargs):
+        if str(path).endswith("rec_1"):
+            raise OSError(errno.EIO, "I/O error")
+        return real(path, *args, **kwargs)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "open", fails)
+        outcomes = tree.delete_below({name[:-1]: (name,) for name in names})
+    bad = outcomes.pop(names[1][:-1])
+    assert isinstance(bad, Unavailable)
+    assert [deletion for found in outcomes.values() for deletion in found] == [
+        Deletion(name=name, versions_deleted=1, absent=True) for name in (names[0], names[2])
+    ]
+    assert [info.name for info in tree.walk("v1/")] == [names[1]]
+    tree.close()
+
+
+def test_an_object_that_arrives_while_its_place_is_deleted_is_not_called_absent(tmp_path, monkeypatch):
+    root = tmp_path / "objects"
+    asyncio.run(FilesystemObjectStore.create(root))
+    tree = ObjectTree(root)
+    tree.put(NAME, [DATA], len(DATA), meta_of(DATA))
+    place, late = NAME.rpartition("/")[0] + "/", NAME.replace("000000", "000001")
+    real = os.fsync
+
+    def then_put(handle: int) -> None:
+        real(handle)
+        monkeypatch.setattr(os, "fsync", real)
+        tree.put(late, [DATA], len(DATA), meta_of(DATA))
+
+    monkeypatch.setattr(os, "fsync", then_put)
+    assert [(each.name, each.absent) for each in tree.delete_below({place: (NAME,)})[place]] == [
+        (NAME, True),
+        (late, False),
+    ]
+    tree.close()
+
+
+def test_a_store_that_lost_its_marker_during_a_deletion_proves_nothing_absent(tmp_path, monkeypatch):
+    root = tmp_path / "objects"
+    asyncio.run(FilesystemObjectStore.create(root))
+    tree = ObjectTree(root)
+    tree.put(NAME, [DATA], len(DATA), meta_of(DATA))
+    place = NAME.rpartition("/")[0] + "/"
+    real = os.fsync
+
+    def then_moved(handle: int) -> None:
+        real(handle)
+        (root / MARKER).unlink()
+
+    monkeypatch.setattr(os, "fsync", then_moved)
+    assert isinstance(tree.delete_below({place: ()})[place], Unavailable)
+    with pytest.raises(Unavailable):
+        tree.delete_below({place: ()})
+    tree.close()
 
 
 def test_data_is_synchronised_before_its_name_and_every_new_directory_after_it(tmp_path, monkeypatch):

@@ -199,7 +199,7 @@ async def test_an_erasure_killed_at_any_step_takes_what_two_people_agreed_on_and
         "catalog.certify",
         "keyring.swap_head",
     } <= set(kills.writes)
-    assert {"provider.replace", "provider.overwrite", "provider.unlink", "objects.delete"} <= set(kills.writes)
+    assert {"provider.replace", "provider.overwrite", "provider.unlink", "objects.delete_below"} <= set(kills.writes)
 
 
 @pytest.fixture(autouse=True)

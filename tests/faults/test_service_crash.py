@@ -219,7 +219,7 @@ async def test_a_crash_at_any_write_of_a_sweep_ends_with_everything_due_shredded
     assert {"provider.replace", "provider.overwrite", "provider.unlink", "keyring.swap_head"} <= set(writes)
     assert writes.count("catalog.certify") == 2
     # Deleted at once, and looked for again when every lease has run out.
-    assert writes.count("objects.delete") == 12
+    assert writes.count("objects.delete_below") == 2
 
 
 async def assert_swept(vault: Vault, stage: Stage, clock: ManualClock) -> None:
@@ -418,7 +418,7 @@ async def test_a_crash_at_any_write_of_an_erasure_erases_what_was_approved_and_n
     writes = await enumerate_crashes(stage, mode, days=0, flow=flow, laws=laws)
     assert (writes.count("catalog.add_erasure"), writes.count("catalog.revise_erasure")) == (1, 2)
     assert {"catalog.intend_shred", "catalog.record_receipt", "catalog.certify", "catalog.finish_shred"} <= set(writes)
-    assert {"provider.overwrite", "provider.unlink", "keyring.swap_head", "objects.delete"} <= set(writes)
+    assert {"provider.overwrite", "provider.unlink", "keyring.swap_head", "objects.delete_below"} <= set(writes)
 
 
 @MODES
@@ -449,4 +449,4 @@ async def test_a_crash_at_any_write_of_a_sweep_that_fires_a_queued_erasure_keeps
         assert not vault.keyring.pins()
 
     writes = await enumerate_crashes(stage, mode, days=0, flow=flow, laws=laws)
-    assert {"catalog.intend_shred", "objects.delete", "provider.unlink"} <= set(writes)
+    assert {"catalog.intend_shred", "objects.delete_below", "provider.unlink"} <= set(writes)

@@ -61,6 +61,7 @@ _CATALOG_READS = frozenset(
         *(
             "count_due",
             "segments_of",
+            "object_names",
             "recordings_of",
             "recording_states",
             "uncertified",

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol
 
+from vault.errors import VaultError
 from vault.model import Finding
 
 
@@ -74,6 +75,16 @@ class ObjectStore(Protocol):
         """Delete all versions of the name and its unfinished multipart uploads, then check that none is left.
 
         Deleting an absent name succeeds with `absent=True`. If a lock still forbids the deletion, `absent` is False.
+        """
+
+    async def delete_below(
+        self, places: Mapping[str, Collection[str]]
+    ) -> Mapping[str, Sequence[Deletion] | VaultError]:
+        """Delete every object below each prefix, and check that none is left, as `delete` does with one name.
+
+        `places` are prefixes that end in "/", none inside another, and the names that are known below each. The answer
+        has an outcome for every prefix: a Deletion of each name that was known or found, in order, or the error for
+        which it is not known what is left there. Unavailable if nothing is known of any.
         """
 
     async def still_there(self) -> None:

@@ -82,6 +82,9 @@ class RecordingLookup(Protocol):
     async def segments_of(self, recordings: Sequence[RecordingId]) -> Mapping[RecordingId, Sequence[SegmentRef]]:
         """Return the `segments` of up to 1,000 recordings; an unknown recording has none."""
 
+    async def object_names(self, recordings: Sequence[RecordingId]) -> Mapping[RecordingId, Sequence[str]]:
+        """Return the names of these `segments`, none for what has its final certificate."""
+
 
 class RecordingSearch(Protocol):
     """Finds recordings by what is known about the call."""

@@ -37,7 +37,7 @@ from vault.certificates.document import (
 )
 from vault.certificates.template import Entry, Form
 from vault.crypto.signing import SigningKey, VerifyKey
-from vault.errors import IntegrityError, NotFound, Unavailable
+from vault.errors import IntegrityError, NotFound, Unavailable, VaultError
 from vault.format.names import recording_prefix
 from vault.ids import CertificateId, RecordingId, TenantId, new_id, new_ids
 from vault.model import (
@@ -237,8 +237,8 @@ def _split(leaves: bytes) -> list[bytes]:
 
 # -- issuing ------------------------------------------------------------------------------------------------------
 
-_PAGE = 200
-_DELETE_CONCURRENCY = 24
+_PAGE = 500
+_UNLABEL_CONCURRENCY = 24
 """Recordings at a time: an S3 client has 32 connections, and calls under way need some of them."""
 _NONCE_BYTES = 16
 _LISTED = "objects_listed"
@@ -276,9 +276,11 @@ class _Progress:
 
     done: int = 0
     waiting: int = 0
-    waits: list[timedelta] = field(default_factory=list)
+    waits: timedelta | None = None
     finals: list[DeletionCertificate] = field(default_factory=list)
     forms: dict[tuple[object, ...], Form] = field(default_factory=dict)
+    firsts: dict[bytes, AnyCertificate] = field(default_factory=dict)
+    """One provisional certificate of each form: what it says of keys and leases, the others say too."""
 
 
 class CertifierRows(CertifyingRows, CertificateLookup, RecordingLookup, SettingRows, TenantLookup, Protocol):
@@ -422,7 +424,7 @@ class Certifier:
             if failure is not None:
                 raise failure
             after = page[-1].id
-        return Deletions(done=progress.done, waiting=progress.waiting, again_in=min(progress.waits, default=None))
+        return Deletions(done=progress.done, waiting=progress.waiting, again_in=progress.waits)
 
     async def _list_earlier(self) -> None:
         """Have what earlier versions certified for good keep a list of its objects, once in a catalog's life.
@@ -452,38 +454,70 @@ class Certifier:
         progress.waiting += looked_at - len(progress.finals)
         await self._finish(progress)
 
-    async def _delete_page(self, page: Sequence[Recording], progress: _Progress) -> list[BaseException]:
-        known = await self._catalog.segments_of([row.id for row in page])
+    async def _delete_page(self, page: Sequence[Recording], progress: _Progress) -> list[VaultError]:
+        names = await self._catalog.object_names([row.id for row in page])
+        places = {row.id: recording_prefix(row.tenant, row.audio.cohort.period, row.id) for row in page}
+        outcomes = await self._delete_below({places[row.id]: names[row.id] for row in page})
+        failures: list[VaultError] = []
+        absent: dict[RecordingId, Sequence[Deletion]] = {}
+        for row in page:
+            outcome = outcomes[places[row.id]]
+            if isinstance(outcome, VaultError):
+                failures.append(outcome)
+            elif all(deletion.absent for deletion in outcome):
+                absent[row.id] = outcome
+        await self._conclude_ripe([row for row in page if row.id in absent], absent, progress)
+        return failures
+
+    async def _conclude_ripe(
+        self, page: Sequence[Recording], absent: Mapping[RecordingId, Sequence[Deletion]], progress: _Progress
+    ) -> None:
+        """Make final certificates of those whose leases have run out.
+
+        One document tells of all with its form how long they wait, so that the others' are read only once.
+        """
         stored = {item.id: item for item in await self._catalog.certificates_of([row.id for row in page])}
-        current = [stored[row.certificate_id] for row in page if row.certificate_id is not None]
-        documents = await self._certificates.documents(current)
-        provisionals = {each.recording: before for each, before in zip(current, documents, strict=True)}
-        slots = asyncio.Semaphore(_DELETE_CONCURRENCY)
+        current = {row.id: stored[row.certificate_id] for row in page if row.certificate_id is not None}
+        firsts = {each.place.form: each for each in current.values() if each.place is not None}
+        new = [each for form, each in firsts.items() if form not in progress.firsts]
+        for first, document in zip(new, await self._certificates.documents(new), strict=True):
+            assert first.place is not None
+            progress.firsts[first.place.form] = document
+        ripe = [
+            row
+            for row in page
+            if (place := current[row.id].place) is None or not self._waits(progress.firsts[place.form], progress)
+        ]
+        objects = await self._catalog.segments_of([row.id for row in ripe if current[row.id].place is None])
+        documents = await self._certificates.documents([current[row.id] for row in ripe])
+        for row, before in zip(ripe, documents, strict=True):
+            self._conclude(_modern(before, row, objects.get(row.id, ())), absent[row.id], progress)
 
-        async def one(row: Recording) -> None:
+    async def _delete_below(self, places: Mapping[str, Sequence[str]]) -> Mapping[str, Sequence[Deletion] | VaultError]:
+        """Delete what is below each place; the label of an ended hold must not outlive the key."""
+        outcomes = dict(await self._store.delete_below(places))
+        slots = asyncio.Semaphore(_UNLABEL_CONCURRENCY)
+
+        async def unlabel(place: str, deletions: Sequence[Deletion]) -> None:
             async with slots:
-                deletions = await self._delete_all(row, known[row.id])
-            if deletions is not None:
-                self._conclude(_modern(provisionals[row.id], row, known[row.id]), deletions, progress)
+                try:
+                    for deletion in deletions:
+                        with suppress(NotFound):
+                            await self._store.set_held(deletion.name, held=False)
+                    again[place] = places[place]
+                except VaultError as error:
+                    outcomes[place] = error
 
-        outcomes = await asyncio.gather(*(one(row) for row in page), return_exceptions=True)
-        return [outcome for outcome in outcomes if outcome is not None]
-
-    async def _delete_all(self, row: Recording, known: Sequence[SegmentRef]) -> list[Deletion] | None:
-        """Delete every object of one recording; None while one is still there."""
-        prefix = recording_prefix(row.tenant, row.audio.cohort.period, row.id)
-        names = {ref.name for ref in known} | {info.name async for info in self._store.list(prefix)}
-        deletions = [await self._delete(name) for name in sorted(names)]
-        return deletions if all(deletion.absent for deletion in deletions) else None
-
-    async def _delete(self, name: str) -> Deletion:
-        """Delete one object; the label of an ended hold must not outlive the key."""
-        deletion = await self._store.delete(name)
-        if deletion.absent:
-            return deletion
-        with suppress(NotFound):
-            await self._store.set_held(name, held=False)
-        return await self._store.delete(name)
+        again: dict[str, Sequence[str]] = {}
+        kept = {
+            place: left
+            for place, outcome in outcomes.items()
+            if not isinstance(outcome, VaultError) and (left := [each for each in outcome if not each.absent])
+        }
+        if kept:
+            await asyncio.gather(*(unlabel(place, left) for place, left in kept.items()))
+            outcomes |= await self._store.delete_below(again)
+        return outcomes
 
     def _conclude(self, before: DeletionCertificate, deletions: Sequence[Deletion], progress: _Progress) -> None:
         """Make the final certificate, unless a key copy is not known to be gone or a lease may still run."""
@@ -491,15 +525,21 @@ class Certifier:
             fields = {"recording": before.recording.id}
             logger.warning("a key copy is not known to be gone; no final certificate", extra={"fields": fields})
             return
-        began = self._lease_began(before.sanitisation.epoch_destroyed)
-        left = content.lease_of(before) - timedelta(seconds=self._clock.monotonic() - began)
-        if left > timedelta(0):
-            progress.waits.append(left)
+        if self._waits(before, progress):
             return
         now = self._clock.now()
         (identifier,) = new_ids("cert", 1, at=now, entropy=self._entropy)
         nonce = self._entropy(_NONCE_BYTES).hex()
         progress.finals.append(content.final(before, deletions, certificate_id=identifier, nonce=nonce, at=now))
+
+    def _waits(self, before: AnyCertificate, progress: _Progress) -> bool:
+        """Tell whether only a lease is missing that may still run, and note for how long."""
+        began = self._lease_began(before.sanitisation.epoch_destroyed)
+        left = content.lease_of(before) - timedelta(seconds=self._clock.monotonic() - began)
+        if left <= timedelta(0) or not content.can_be_final(before):
+            return False
+        progress.waits = left if progress.waits is None else min(progress.waits, left)
+        return True
 
     def _lease_began(self, epoch: int) -> float:
         """Return, on the clock that never steps, the latest time at which this epoch can have been destroyed.

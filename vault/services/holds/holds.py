@@ -93,8 +93,8 @@ class Labels:
         """Label what can be; False if the catalog or the store did not answer, and all of it is to be done again."""
         answered = True
         try:
-            found = await self._catalog.segments_of(page)
-            names = iter([ref.name for recording in page for ref in found[recording]])
+            found = await self._catalog.object_names(page)
+            names = iter([name for recording in page for name in found[recording]])
             async with asyncio.TaskGroup() as group:
                 workers = [group.create_task(self._each(names)) for _ in range(_AT_ONCE)]
             if absent := sum(each.result() for each in workers):

@@ -168,6 +168,9 @@ SEGMENTS_OF = (
     .where(segments.c.recording.in_(sa.bindparam("keys", expanding=True)))
     .order_by(segments.c.recording, segments.c.number)
 )
+NAMES_OF = sa.select(segments.c.recording, segments.c.name).where(
+    segments.c.recording.in_(sa.bindparam("keys", expanding=True))
+)
 DROP_SEGMENT = sa.delete(segments).where(
     segments.c.recording == sa.bindparam("key"), segments.c.number == sa.bindparam("at")
 )

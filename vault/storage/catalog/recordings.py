@@ -340,6 +340,14 @@ class RecordingStore:
             found[objects[0].recording].extend(objects)
         return found
 
+    async def object_names(self, recordings: Sequence[RecordingId]) -> Mapping[RecordingId, Sequence[str]]:
+        """Return the names of the objects of many recordings that have a row each."""
+        keys = {rows.key(recording): recording for recording in recordings}
+        found: dict[RecordingId, list[str]] = {recording: [] for recording in recordings}
+        for row in await self._database.fetch(recording_sql.NAMES_OF, {"keys": [*keys]}):
+            found[keys[row.recording]].append(row.name)
+        return found
+
     async def finish_recording(
         self,
         recording: RecordingId,

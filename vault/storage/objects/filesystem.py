@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+import asyncio
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
 from pathlib import Path
@@ -11,12 +12,14 @@ from typing import Final
 from vault.errors import VaultError
 from vault.model import Finding
 from vault.ports.objects import Deletion, ObjectInfo, ObjectMeta
-from vault.storage.objects.names import check_meta, check_name, check_prefix, check_range, total_bytes
+from vault.storage.objects.names import check_meta, check_name, check_places, check_prefix, check_range, total_bytes
 from vault.storage.objects.tree import ObjectTree, create_tree
 from vault.threads import in_thread, run_in
 
 _PAGE: Final = 1000
 _LOW_SPACE_BYTES: Final = 5 << 30
+_PLACES_AT_ONCE: Final = 64
+"""How much of `delete_below` is one thread's: much shares a sync, and a put still gets its turn."""
 
 
 class FilesystemObjectStore:
@@ -82,6 +85,17 @@ class FilesystemObjectStore:
     async def delete(self, name: str) -> Deletion:
         """Unlink the object with its metadata, durably; see ObjectStore.delete."""
         return await run_in(self._pool, self._tree.delete, check_name(name))
+
+    async def delete_below(
+        self, places: Mapping[str, Collection[str]]
+    ) -> Mapping[str, Sequence[Deletion] | VaultError]:
+        """Empty and remove directories, many in one thread; see ObjectStore.delete_below."""
+        ordered = sorted(check_places(places).items())
+        shares = [dict(ordered[start : start + _PLACES_AT_ONCE]) for start in range(0, len(ordered), _PLACES_AT_ONCE)]
+        outcomes: dict[str, Sequence[Deletion] | VaultError] = {}
+        for found in await asyncio.gather(*(run_in(self._pool, self._tree.delete_below, share) for share in shares)):
+            outcomes.update(found)
+        return outcomes
 
     async def still_there(self) -> None:
         """Check that the opened directory is still at its path; see ObjectStore.still_there."""

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 
-from vault.errors import NotFound
+from vault.errors import NotFound, VaultError
 from vault.model import Finding
 from vault.ports.objects import Deletion, ObjectInfo, ObjectMeta
-from vault.storage.objects.names import check_meta, check_name, check_prefix, check_range
+from vault.storage.objects.names import check_meta, check_name, check_places, check_prefix, check_range
 
 
 class MemoryObjectStore:
@@ -53,6 +53,15 @@ class MemoryObjectStore:
         gone = self._objects.pop(check_name(name), None)
         return Deletion(name=name, versions_deleted=int(gone is not None), absent=name not in self._objects)
 
+    async def delete_below(
+        self, places: Mapping[str, Collection[str]]
+    ) -> Mapping[str, Sequence[Deletion] | VaultError]:
+        """Remove what lies there; see ObjectStore.delete_below."""
+        return {
+            place: [await self.delete(name) for name in sorted({*known, *filter(_below(place), self._objects)})]
+            for place, known in check_places(places).items()
+        }
+
     async def still_there(self) -> None:
         """Do nothing: memory cannot move."""
 
@@ -75,3 +84,7 @@ class MemoryObjectStore:
             return self._objects[check_name(name)]
         except KeyError:
             raise NotFound(f"there is no object {name}") from None
+
+
+def _below(place: str) -> Callable[[str], bool]:
+    return lambda name: name.startswith(place)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Final
 
@@ -11,10 +11,12 @@ from vault.errors import FormatError, Invalid
 from vault.ports.objects import ObjectMeta
 
 _MAX_NAME: Final = 900
-_MAX_COMPONENT: Final = 240
 # S3's safe characters and those that only need encoding in a URL: printable ASCII without \ { } [ ] ^ % ` " < > # | ?.
 # ASCII only, so that name order is the same in UTF-8 bytes, in Python and in every store.
-_COMPONENT: Final = re.compile(r"[A-Za-z0-9!_.*'()=+@:,&$;~ -]+")
+_CHARACTER: Final = "[A-Za-z0-9!_.*'()=+@:,&$;~ -]"
+_COMPONENT: Final = rf"(?!\.\.?(?:/|\Z)){_CHARACTER}{{1,240}}"
+_NAME: Final = re.compile(f"{_COMPONENT}(?:/{_COMPONENT})*")
+_START: Final = re.compile(f"(?:{_COMPONENT}/)*{_CHARACTER}{{0,240}}")
 _CLASS: Final = re.compile(r"[A-Za-z0-9_.:/=+@-]{1,128}")
 _SHA256: Final = re.compile(r"[0-9a-f]{64}")
 
@@ -25,19 +27,27 @@ def check_name(name: str) -> str:
     1-900 characters, `/` between components of 1-240 characters, none of which is `.` or `..`: such a name can never
     leave the directory it is looked up in.
     """
-    if not 0 < len(name) <= _MAX_NAME or not all(map(_is_component, name.split("/"))):
+    if len(name) > _MAX_NAME or not _NAME.fullmatch(name):
         raise Invalid("not a usable object name", hint="use components of A-Z a-z 0-9 and ! _ . * ' ( ) - between /")
     return name
 
 
 def check_prefix(prefix: str) -> str:
     """Return `prefix` if some legal name could start with it; Invalid."""
-    *whole, last = prefix.split("/")
     # A last component "." or ".." is also the start of ".x" or "..x".
-    legal = len(prefix) <= _MAX_NAME and all(map(_is_component, whole))
-    if not legal or (last and (len(last) > _MAX_COMPONENT or not _COMPONENT.fullmatch(last))):
+    if len(prefix) > _MAX_NAME or not _START.fullmatch(prefix):
         raise Invalid("not a prefix of a usable object name")
     return prefix
+
+
+def check_places(places: Mapping[str, Collection[str]]) -> Mapping[str, Collection[str]]:
+    """Return prefixes and the names below each if `ObjectStore.delete_below` takes them; Invalid."""
+    for place, known in places.items():
+        if not place.endswith("/") or not check_name(place[:-1]):
+            raise Invalid("what is deleted below is a place that ends in a slash")
+        if not all(check_name(name).startswith(place) for name in known):
+            raise Invalid("a name lies outside the place in which it is to be deleted; nothing was deleted")
+    return places
 
 
 def check_range(start: int, length: int | None) -> None:
@@ -89,7 +99,3 @@ def held_text(*, held: bool) -> str:
 def total_bytes(chunks: Sequence[bytes | memoryview]) -> int:
     """Return the total number of bytes in the chunks."""
     return sum(chunk.nbytes if isinstance(chunk, memoryview) else len(chunk) for chunk in chunks)
-
-
-def _is_component(text: str) -> bool:
-    return len(text) <= _MAX_COMPONENT and text not in (".", "..") and _COMPONENT.fullmatch(text) is not None

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 
+from vault.errors import VaultError
 from vault.model import Finding
 from vault.ports.objects import Deletion, ObjectInfo, ObjectMeta, ObjectStore
+from vault.storage.objects.names import check_places
 
 
 class PrefixedObjectStore:
@@ -41,6 +43,21 @@ class PrefixedObjectStore:
     async def delete(self, name: str) -> Deletion:
         """Remove every version; see ObjectStore.delete."""
         return dataclasses.replace(await self._inner.delete(self._prefix + name), name=name)
+
+    async def delete_below(
+        self, places: Mapping[str, Collection[str]]
+    ) -> Mapping[str, Sequence[Deletion] | VaultError]:
+        """Delete below the prefixed prefixes; see ObjectStore.delete_below."""
+        inner = {
+            self._prefix + place: [self._prefix + name for name in names]
+            for place, names in check_places(places).items()
+        }
+        return {
+            place.removeprefix(self._prefix): outcome
+            if isinstance(outcome, VaultError)
+            else [dataclasses.replace(each, name=each.name.removeprefix(self._prefix)) for each in outcome]
+            for place, outcome in (await self._inner.delete_below(inner)).items()
+        }
 
     async def still_there(self) -> None:
         """Ask the wrapped store."""

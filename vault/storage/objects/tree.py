@@ -15,13 +15,14 @@ import errno
 import os
 import struct
 import threading
-from collections.abc import Iterator, Sequence
+from collections import defaultdict
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Final
 from uuid import uuid4
 
 from vault.disk import answering, make_directories, share_lock, sync_directory, try_lock, write_new
-from vault.errors import ConfigError, FormatError, IntegrityError, NotFound, Unavailable
+from vault.errors import ConfigError, FormatError, IntegrityError, NotFound, Unavailable, VaultError
 from vault.format.codec import fields, pack, unpack
 from vault.places import is_settled, unusable
 from vault.ports.objects import Deletion, ObjectInfo, ObjectMeta
@@ -209,11 +210,38 @@ class ObjectTree:
             except FileNotFoundError:
                 deleted = 0
             # For an absent name too: a delete that was cut short after its unlink is completed here.
-            with contextlib.suppress(FileNotFoundError):
-                self._sync_directory(_directory(name))
             self._prune(_directory(name))
             absent = not self._exists(name)
         return Deletion(name=name, versions_deleted=deleted, absent=absent)
+
+    def delete_below(self, places: Mapping[str, Collection[str]]) -> dict[str, Sequence[Deletion] | VaultError]:
+        """Remove what lies below each prefix, make it durable with one sync a directory above them, and look again.
+
+        An error concerns the prefixes of which it says nothing is known; those of the others stand.
+        """
+        with translated("what is deleted"):
+            self.require_place()
+        outcomes: dict[str, Sequence[Deletion] | VaultError] = {}
+        gone: dict[str, set[str]] = {}
+        above: defaultdict[str, list[str]] = defaultdict(list)
+        for place in places:
+            try:
+                with translated(f"what is below {place}"):
+                    gone[place] = set(self._empty(place))
+                above[_directory(place[:-1])].append(place)
+            except VaultError as error:
+                outcomes[place] = error
+        for directory, emptied in above.items():
+            try:
+                with translated(f"what is below {emptied[0]}"):
+                    # For places that are not there too: a delete that was cut short is completed here.
+                    self._prune(directory)
+                    self.require_place()
+                    for place in emptied:
+                        outcomes[place] = self._deletions(place, gone[place], places[place])
+            except VaultError as error:
+                outcomes |= dict.fromkeys(emptied, error)
+        return outcomes
 
     def walk(self, prefix: str) -> Iterator[ObjectInfo]:
         """Yield the objects whose names start with `prefix`, in name order, one directory in memory at a time."""
@@ -308,21 +336,63 @@ class ObjectTree:
             if len(self._durable) > _KNOWN_DIRECTORIES:
                 self._durable.clear()
 
+    def _empty(self, place: str) -> Iterator[str]:
+        """Unlink the objects below a place and remove its directories; yield the names that were there.
+
+        Durable once the directory above is: what has no name there cannot be reached. A directory that stays, because
+        it has other files or has just got an object, is synchronised itself.
+        """
+        directory = f"{_OBJECTS}/{place[:-1]}"
+        try:
+            handle = os.open(directory, _READ | os.O_DIRECTORY, dir_fd=self._root)
+        except FileNotFoundError:
+            return
+        try:
+            with os.scandir(handle) as entries:
+                below = [(entry.name, entry.is_dir(follow_symlinks=False)) for entry in entries]
+            for name, is_directory in below:
+                if is_directory:
+                    yield from self._empty(f"{place}{name}/")
+                elif name.endswith(_SUFFIX):
+                    with contextlib.suppress(FileNotFoundError):
+                        os.unlink(name, dir_fd=handle)
+                        yield place + name.removesuffix(_SUFFIX)
+            if not self._remove_directory(directory):
+                os.fsync(handle)
+        finally:
+            os.close(handle)
+
+    def _deletions(self, place: str, gone: Collection[str], known: Collection[str]) -> Sequence[Deletion]:
+        """Look what is below a place now, and say of each name whether it is absent."""
+        left = {info.name for info in self._walk(place, place)}
+        return [
+            Deletion(name=name, versions_deleted=int(name in gone), absent=name not in left)
+            for name in sorted({*known, *gone, *left})
+        ]
+
     def _prune(self, directory: str) -> None:
+        """Remove a directory and those above it that are empty, and synchronise the lowest that stays."""
+        while True:
+            if not self._remove_directory(directory):
+                with contextlib.suppress(FileNotFoundError):
+                    return self._sync_directory(directory)
+            directory = directory.rpartition("/")[0]
+
+    def _remove_directory(self, directory: str) -> bool:
+        """Tell whether the directory is not there any more: it was empty, or somebody else removed it."""
+        if "/" not in directory:
+            return False
         with self._lock:
-            while "/" in directory:
-                self._durable.discard(directory)
-                parent = directory.rpartition("/")[0]
-                try:
-                    os.rmdir(directory, dir_fd=self._root)
-                    self._sync_directory(parent)
-                except FileNotFoundError:
-                    pass
-                except OSError as error:
-                    if error.errno in (errno.ENOTEMPTY, errno.EEXIST):
-                        return
-                    raise
-                directory = parent
+            self._durable.discard(directory)
+            try:
+                os.rmdir(directory, dir_fd=self._root)
+            except FileNotFoundError:
+                return True
+            except OSError as error:
+                if error.errno in (errno.ENOTEMPTY, errno.EEXIST):
+                    return False
+                raise
+        return True
 
     def _walk(self, base: str, prefix: str) -> Iterator[ObjectInfo]:
         for name, size in self._children(base):

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import hashlib
 import io
 import re
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
 from contextlib import AsyncExitStack
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
@@ -18,6 +19,7 @@ from vault.ports.objects import Deletion, ObjectInfo, ObjectMeta
 from vault.storage.objects.names import (
     check_meta,
     check_name,
+    check_places,
     check_prefix,
     check_range,
     held_text,
@@ -39,6 +41,8 @@ from vault.threads import in_thread
 _CONTENT_RANGE: Final = re.compile(r"bytes (\d+)-(\d+)/(\d+)")
 _NO_LOCK: Final = UNSUPPORTED | {"ObjectLockConfigurationNotFoundError", "NoSuchObjectLockConfiguration"}
 _TAGGED: Final = ("retain-until", "retention-class", "held")
+_DELETING: Final = 24
+"""Places deleted at a time: a client has 32 connections, and calls under way need some of them."""
 # aiohttp sends larger `bytes` in one piece and warns of it; a file object is sent in slices.
 _WHOLE_BODY_BYTES: Final = 1 << 20
 
@@ -180,6 +184,23 @@ class S3ObjectStore:
             # Some stores return an empty list for a bucket they do not know.
             await self._require_bucket()
         return deletion
+
+    async def delete_below(
+        self, places: Mapping[str, Collection[str]]
+    ) -> Mapping[str, Sequence[Deletion] | VaultError]:
+        """Delete what is known and what is listed below each prefix; see ObjectStore.delete_below."""
+        slots = asyncio.Semaphore(_DELETING)
+
+        async def one(place: str, known: Collection[str]) -> Sequence[Deletion] | VaultError:
+            async with slots:
+                try:
+                    names = {*known} | {info.name async for info in self.list(place)}
+                    return [await self.delete(name) for name in sorted(names)]
+                except VaultError as error:
+                    return error
+
+        outcomes = await asyncio.gather(*(one(*each) for each in check_places(places).items()))
+        return dict(zip(places, outcomes, strict=True))
 
     async def still_there(self) -> None:
         """Do nothing: each request fails by itself if the bucket is gone."""
