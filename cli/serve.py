@@ -106,7 +106,7 @@ def _guard() -> None:
 def _refuse_unusable(settings: Config) -> None:
     from vault.wiring.files import refuse_unusable  # noqa: PLC0415 - loads storage drivers; most commands need none
 
-    refuse_unusable(settings)
+    refuse_unusable(settings, warn=False)  # whoever opens the vault warns
 
 
 def _refuse_left_over(journal: Path, workers: int) -> None:

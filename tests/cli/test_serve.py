@@ -177,8 +177,12 @@ def test_a_second_signal_does_not_wait_for_open_calls(vault, server) -> None:
     upload.close()
 
 
-def test_serve_raises_the_soft_limit_of_descriptors_to_the_hard_one_and_says_so(vault: tuple[Path, str]) -> None:
+def test_serve_raises_the_soft_limit_of_descriptors_and_says_so_and_warns_once_of_a_lost_replica(
+    vault: tuple[Path, str],
+) -> None:
     directory, _ = vault
+    replica = directory / "data" / "keyring-b"
+    replica.rename(directory / "away")
     port = directory / "port"
     port.unlink(missing_ok=True)
     hard = min(resource.getrlimit(resource.RLIMIT_NOFILE)[1], 4_096)
@@ -207,6 +211,8 @@ def test_serve_raises_the_soft_limit_of_descriptors_to_the_hard_one_and_says_so(
         lines = [json.loads(line) for line in (directory / "log").read_text().splitlines() if line[:1] == "{"]
         said = next(line for line in lines if line["message"] == "descriptors")
         assert (said["was"], said["limit"]) == (256, hard)
+        assert len([line for line in lines if line["message"].startswith(f"keyring.replicas: {replica}")]) == 1
     finally:
+        (directory / "away").rename(replica)
         process.terminate()
         assert process.wait(timeout=30) == 0

@@ -9,6 +9,7 @@ import pytest
 
 from tests.helpers.retention import hold
 from vault.errors import Conflict, Invalid
+from vault.instants import rfc3339
 from vault.model import HoldKind, HoldState
 from vault.retention.decide import (
     check_not_sooner,
@@ -77,6 +78,8 @@ def test_a_regulatory_hold_is_a_minimum_that_nobody_shortens():
         placed = replace(hold(), kind=kind, review_at=NOW + timedelta(days=9))
         check_release(placed, now=NOW + timedelta(days=9))
         check_not_sooner(placed, NOW + timedelta(days=9))
+        exact = replace(placed, review_at=NOW + timedelta(days=9, microseconds=1))
+        check_not_sooner(exact, datetime.fromisoformat(rfc3339(exact.review_at)))
         for early in (
             lambda placed=placed: check_release(placed, now=NOW + timedelta(days=8)),
             lambda placed=placed: check_not_sooner(placed, NOW + timedelta(days=8)),

@@ -60,8 +60,11 @@ def check_release(hold: HoldTerms, *, now: datetime) -> None:
 
 
 def check_not_sooner(hold: HoldTerms, review_at: datetime) -> None:
-    """Raise Conflict if the date of a regulatory hold would move earlier: it is a minimum set by law."""
-    if hold.kind is HoldKind.REGULATORY and review_at < hold.review_at:
+    """Raise Conflict if the date of a regulatory hold would move earlier: it is a minimum set by law.
+
+    Dates are compared to the millisecond, as people are shown them.
+    """
+    if hold.kind is HoldKind.REGULATORY and rfc3339(review_at) < rfc3339(hold.review_at):
         raise Conflict(
             f"{hold.id} is a minimum set by law until {rfc3339(hold.review_at)}; its date only moves later",
             hint="name that date or a later one",

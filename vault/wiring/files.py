@@ -157,11 +157,11 @@ def trouble(place: Place) -> ConfigError | None:
     return None
 
 
-def refuse_unusable(config: Config, pieces: Sequence[Piece] = EVERYTHING) -> None:
+def refuse_unusable(config: Config, pieces: Sequence[Piece] = EVERYTHING, *, warn: bool = True) -> None:
     """Raise ConfigError for the first place among `pieces` that this process cannot use as it needs to.
 
     A missing catalog is no error here: opening it reports that, and other missing places then are none either. Of the
-    keyring's replicas a majority is enough; the log names the others.
+    keyring's replicas a majority is enough; with `warn` the log names the others.
     """
     failed: list[ConfigError] = []
     for place in places_of(config):
@@ -177,7 +177,7 @@ def refuse_unusable(config: Config, pieces: Sequence[Piece] = EVERYTHING) -> Non
         failed.append(error)
         if len(failed) > (len(config.replicas) - 1) // 2:
             raise failed[0]
-    for error in failed:
+    for error in failed if warn else ():
         logger.warning(error.message, extra={"fields": {"hint": error.hint}})
 
 
