@@ -2,7 +2,7 @@
 
     ROOT/CALLVAULT-OBJECTS                                        the marker; made by `create_tree` alone
     ROOT/tmp/<random>                                             puts under way
-    ROOT/objects/v1/<tenant>/<period>/<recording>/<leaf>#object   see objectfile.py
+    ROOT/objects/v1/<tenant>/<period>/<recording>/<leaf>#object   one file for each object
 
 A name's directories are the tree's directories, so no directory holds more than one day's recordings and a listing in
 name order needs no memory beyond one directory. `#` occurs in no name: object `a` and the directory of `a/b` differ.
