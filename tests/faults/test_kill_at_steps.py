@@ -25,6 +25,7 @@ from tests.helpers.service_steps import (
     stage,
     sweep,
 )
+from tests.helpers.soak import sampled
 from vault.config import Config
 from vault.errors import IntegrityError
 from vault.ids import id_bytes
@@ -40,7 +41,7 @@ __all__ = ["stage"]
 
 pytestmark = pytest.mark.soak
 
-MODES = pytest.mark.parametrize("landed", [False, True], ids=["lost", "landed"])
+MODES = sampled("landed", {"lost": False, "landed": True})
 DUE = {"due-1", "due-2", "other"}
 
 

@@ -8,7 +8,7 @@ import pytest
 from tests.helpers.app import sound
 from tests.helpers.crashing import Faults, crash_is_the_end, memory_directory, start
 from tests.helpers.restores import Site
-from tests.helpers.soak import steps
+from tests.helpers.soak import sampled, steps
 from vault.config import parse_config
 from vault.ids import TenantId
 from vault.model import HoldState, RecordingState
@@ -100,7 +100,7 @@ async def laws(stage, config):
         assert events[-1] == "restore.reconciled" or "restore.reconciled" in events[-8:]
 
 
-@pytest.mark.parametrize("landed", [False, True], ids=["lost", "landed"])
+@sampled("landed", {"lost": False, "landed": True})
 async def test_a_crash_at_any_write_of_a_reconciliation_is_answered_by_running_it_again(landed):
     with memory_directory() as base:
         (base / "stage").mkdir()

@@ -90,7 +90,7 @@ def killed(base: Path, flow: Flow, *, days: float, at: int, landed: bool) -> tup
 class Kills:
     """Each write of `flow` as (a configuration killed there, the write's name), and at last (one that ended, None).
 
-    In `make test` that is the first write and a sample of the others.
+    In `make test` that is one write.
     """
 
     def __init__(self, copy: Callable[[], Config], flow: Flow, *, days: float, landed: bool) -> None:

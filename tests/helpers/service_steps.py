@@ -29,7 +29,7 @@ from tests.helpers.crashing import (
     start,
     storing,
 )
-from tests.helpers.soak import steps
+from tests.helpers.soak import sampled, steps
 from vault.certificates.audit_chain import verify_chain
 from vault.certificates.document import verify_certificate
 from vault.config import Config
@@ -42,7 +42,7 @@ from vault.model import CertificateStatus, Hold, RecordingState, Role
 from vault.services.vault import Vault
 from vault.wiring import init_vault, open_vault
 
-MODES = pytest.mark.parametrize("mode", ["lost", "landed"])
+MODES = sampled("mode", {"lost": "lost", "landed": "landed"})
 
 
 SOUND = random.Random(7).randbytes

@@ -5,9 +5,11 @@ CALLVAULT_SEED draws one sample again; the summary of a run names it.
 
 import os
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
-from typing import Final, TypeVar
+from typing import Any, Final, TypeVar
+
+import pytest
 
 SOAK: Final = os.environ.get("CALLVAULT_SOAK") == "1"
 SEED: Final = os.environ.setdefault("CALLVAULT_SEED", datetime.now(UTC).date().isoformat())
@@ -29,8 +31,19 @@ def examples(whole: int) -> int:
 
 
 def steps(writes: int, *, of: str) -> list[int]:
-    """Return at which writes of an act, counted from 1, to end it: at each in a soak, else at the first and some."""
-    return [1, *sample(range(2, writes + 1), 1, of=of)]
+    """Return at which writes of an act, counted from 1, to end it: at each in a soak, else at one."""
+    return sample(range(1, writes + 1), 1, of=of)
+
+
+def sampled(name: str, values: Mapping[str, object]) -> Callable[[Callable[..., Any]], Any]:
+    """Run a test, marked `soak`, with each of `values`, by their ids, in a soak, else with the one that it draws."""
+
+    def parametrized(test: Callable[..., Any]) -> Any:
+        drawn = sample(list(values), 1, of=test.__name__)
+        each = pytest.mark.parametrize(name, [pytest.param(values[key], id=key) for key in drawn])
+        return pytest.mark.soak(each(test))
+
+    return parametrized
 
 
 def chance(of: str) -> random.Random:
