@@ -8,6 +8,9 @@ PYENV := $(or $(PYENV_ROOT),$(HOME)/.pyenv)
 # Two more than the two cores that the time is promised for: many tests wait.
 WORKERS := -n 4 --dist loadgroup
 
+# What a test has compiled, the processes that it starts need not compile again.
+unexport PYTHONDONTWRITEBYTECODE
+
 .PHONY: demo serve test check fix bench bench-scale soak pythons units lock clean
 
 $(STAMP): requirements/dev.txt pyproject.toml

@@ -87,10 +87,17 @@ def pytest_collection_modifyitems(items):
             item.add_marker("soak")
 
 
-def pytest_collection_finish():
-    # Thousands of items and modules live until the end: looking through them again for garbage finds none.
-    gc.collect()
-    gc.freeze()
+@pytest.hookimpl(wrapper=True)
+def pytest_collection():
+    # Thousands of items and modules live until the end: looking through them for garbage finds none, now and later.
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.enable()
+        gc.collect()
+        gc.freeze()
+        gc.set_threshold(10_000, 20, 20)
 
 
 def pytest_terminal_summary(terminalreporter):
