@@ -87,7 +87,7 @@ class PostgresRows:
         await self._connection.close()
 
 
-async def _rows_of(place):
+async def rows_of(place):
     if isinstance(place, Path):
         return SqliteRows(place)
     return PostgresRows(await asyncpg.connect(place.url))
@@ -97,7 +97,7 @@ def _micros(at):
     return (at - datetime(1970, 1, 1, tzinfo=UTC)) // timedelta(microseconds=1)
 
 
-def _calls(count, now):
+def calls(count, now):
     """Yield the calls, oldest first, each as the values of its row."""
     rng = random.Random(_SEED)
     names = tenant_names()
@@ -156,10 +156,10 @@ def _objects(row):
     place = (row["tenant"], row["audio_period"], recording)
     attempt = row["call_token"]
     digest = row["call_token"] * 2
-    yield (row["id"], -1, "", manifest_name(*place), 0, 0, 1100, digest)
+    yield (row["id"], -1, "", manifest_name(*place), 0, 0, 1100, digest, row["audio_period"])
     yield (
         *(row["id"], 0, attempt, segment_name(*place, 0, attempt), 0, row["stored_bytes"], row["stored_bytes"] + 400),
-        digest,
+        *(digest, row["audio_period"]),
     )
 
 
@@ -196,27 +196,28 @@ async def make_tenants(vault, now):
                 ),
             ]
             await writer.add_cohorts(cohorts)
+    await vault.catalog.make_room({each.period for each in cohorts if each.part is Part.AUDIO})
     return generation
 
 
 async def fill(place, count, *, now, generation):
     """Write the rows of `count` recordings into a migrated catalog; indexes are made when they are there."""
-    rows = await _rows_of(place)
+    rows = await rows_of(place)
     indexes = [index for table in ("recordings", "segments", "audit") for index in metadata.tables[table].indexes]
     for index in indexes:
         await rows.execute(str(DropIndex(index).compile(dialect=rows.dialect)))
-    columns = list(next(_calls(1, now)))
+    columns = list(next(calls(1, now)))
     of_objects = [column.name for column in metadata.tables["segments"].columns]
     of_entries = [column.name for column in metadata.tables["audit"].columns]
     seq = 1_000_000  # above those of the tenants
-    made = ({**row, "audio_generation": generation, "metadata_generation": generation} for row in _calls(count, now))
-    while calls := list(itertools.islice(made, _BATCH)):
-        await rows.copy("recordings", columns, [tuple(row.values()) for row in calls])
+    made = ({**row, "audio_generation": generation, "metadata_generation": generation} for row in calls(count, now))
+    while batch := list(itertools.islice(made, _BATCH)):
+        await rows.copy("recordings", columns, [tuple(row.values()) for row in batch])
         await rows.copy(
-            "segments", of_objects, [each for row in calls if row["state"] != "shredded" for each in _objects(row)]
+            "segments", of_objects, [each for row in batch if row["state"] != "shredded" for each in _objects(row)]
         )
-        await rows.copy("audit", of_entries, [_entry(seq + place, row) for place, row in enumerate(calls)])
-        seq += len(calls)
+        await rows.copy("audit", of_entries, [_entry(seq + place, row) for place, row in enumerate(batch)])
+        seq += len(batch)
     last = f"(SELECT sha256 FROM audit WHERE seq = {seq - 1})"
     await rows.execute(f"UPDATE audit_head SET seq = {seq - 1}, sha256 = {last}")
     for index in indexes:

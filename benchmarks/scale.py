@@ -187,7 +187,7 @@ async def over_http(acts, config, token):
 
 
 @contextlib.contextmanager
-def _server(base):
+def postgres_below(base):
     """Run a PostgreSQL whose data is below `base`."""
     from tests.helpers.postgres import Postgres  # noqa: PLC0415 - nobody else needs the tests
     from tests.helpers.seaweed import free_ports  # noqa: PLC0415
@@ -258,7 +258,7 @@ def main(arguments):
         if base is None:
             base = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="callvault-bench-")))
         base.mkdir(parents=True, exist_ok=True)
-        server = stack.enter_context(_server(base)) if arguments.postgres else None
+        server = stack.enter_context(postgres_below(base)) if arguments.postgres else None
         run(measure(base, server, arguments))
 
 

@@ -10,13 +10,15 @@ group = new_group("The catalog: what is known of every recording.")
 
 @local(group, "upgrade", examples=["callvault catalog upgrade --config /etc/callvault/config.toml"])
 async def upgrade(out: Output, config: ConfigPath = DEFAULT_CONFIG) -> None:
-    """Bring the catalog's schema to this version's, in one transaction.
+    """Bring the catalog's schema to this version's, in steps that are each kept.
 
-    Stop every node and back the catalog up first: an older version refuses the new schema.
+    Stop every node and back the catalog up first: an older version refuses the new schema. If it is interrupted, run it
+    again: it goes on where it was.
     """
     from vault.wiring.journals import upgrade_catalog  # noqa: PLC0415 - loads storage drivers; most commands need none
 
-    changed = await upgrade_catalog(load_config(config))
+    with out.watch() as watch:
+        changed = await upgrade_catalog(load_config(config), progress=watch)
     out.show({"upgraded": changed}, [("catalog", "upgraded" if changed else "is up to date")])
 
 

@@ -185,7 +185,15 @@ def test_an_older_catalog_is_backed_up_before_its_upgrade_and_comes_back_upgrade
     made = document(capsys)
     assert (made["schema_revision"], made["recordings"], made["objects"]) == ("0020", 2, 4)
     assert scene.run("verify", place) == 0
-    assert main(["catalog", "upgrade", "--config", str(scene.base / "config.toml")]) == 0
+    capsys.readouterr()
+    upgrade = ["catalog", "upgrade", "--config", str(scene.base / "config.toml"), "--json"]
+    assert main(upgrade) == 0
+    shown = capsys.readouterr()
+    assert json.loads(shown.out) == {"upgraded": True}
+    steps = shown.err.splitlines()
+    assert [line.split(",")[0] for line in steps] == [f"step: {number:04}" for number in range(21, 21 + len(steps))]
+    assert main(upgrade) == 0
+    assert json.loads(capsys.readouterr().out) == {"upgraded": False}
     scene.lose_catalog()
     assert scene.run("restore", place) == 0
 

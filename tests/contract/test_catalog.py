@@ -87,7 +87,7 @@ from vault.ports.erasures import ErasureBasis, ErasureOutcome, ErasureState
 from vault.ports.holds import MOST_HOLDS
 from vault.ports.policies import PolicyState
 from vault.ports.recordings import RecordingQuery, Reindexed
-from vault.storage.catalog import open_catalog, schema, sqlite, tables
+from vault.storage.catalog import open_catalog, partitions, schema, sqlite, tables
 from vault.storage.catalog import rows as rows_of
 from vault.storage.catalog.tables import recordings, settings
 from vault.telemetry import Metrics
@@ -680,7 +680,9 @@ async def test_what_was_certified_before_there_were_lists_gets_them_in_pages_and
     await certify(catalog, [certificate(row, CertificateStatus.FINAL) for row in gone])
     async with catalog._database.engine.begin() as connection:
         refs = [ref for each in objects.values() for ref in each]
-        await connection.execute(sa.insert(tables.segments), [rows_of.from_segment(ref) for ref in refs])
+        at = {"audio_period": gone[0].audio.cohort.period}
+        await connection.run_sync(partitions.make, [at["audio_period"]])
+        await connection.execute(sa.insert(tables.segments), [rows_of.from_segment(ref) | at for ref in refs])
     after, pages = None, 0
     while after := await catalog.list_objects(after=after, limit=2):
         pages += 1

@@ -22,7 +22,7 @@ from tests.helpers.postgres import new_server
 from tests.helpers.tcp_proxy import Mode, TcpProxy, tcp_proxy
 from vault.certificates.audit_chain import verify_chain
 from vault.errors import ConfigError, DiskFull, NotFound, OutcomeUnknown, Unavailable
-from vault.storage.catalog import open_catalog
+from vault.storage.catalog import open_catalog, partitions
 from vault.storage.catalog.tables import metadata
 from vault.storage.postgres import PostgresSettings
 
@@ -76,7 +76,10 @@ async def test_every_method_works_and_the_migrations_lead_to_the_tables_the_code
     await catalog.migrate()
 
     def compare(connection):
-        context = MigrationContext.configure(connection, opts={"compare_type": True})
+        parts = {span.name for span in partitions.spans(connection)}
+        assert parts
+        options = {"compare_type": True, "include_name": lambda name, *_: name not in parts}
+        context = MigrationContext.configure(connection, opts=options)
         return compare_metadata(context, metadata)
 
     async with catalog._database.engine.begin() as connection:

@@ -391,6 +391,8 @@ async def call_everything(catalog: Catalog) -> None:
     await certify(catalog, [certificate(one, CertificateStatus.FINAL, parts=(Part.METADATA,))])
     await catalog.undeleted_recordings(after=None, limit=10)
     await catalog.list_objects(after=None, limit=10)
+    await catalog.make_room([PERIOD])
+    await catalog.drop_listed()
     last = certificate(one, CertificateStatus.FINAL)
     [last] = await certify(catalog, [last])
     assert last.place is not None

@@ -21,6 +21,7 @@ SMALL = {
     "provider_ops": "--sweeps 2 --erasures 1 --holds 1 --restarts 1 --calls 1",
     "scale": "--recordings 500 --holds 1 5 --objects",
     "shred": "--recordings 20",
+    "upgrade": "--recordings 500 --kills 1",
     "websocket": "--calls 2 --seconds 1",
 }
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from types import MappingProxyType
@@ -232,6 +232,12 @@ class LeafRows(Protocol):
         """Reserve `count` consecutive leaves that no other call gets, and return the first.
 
         GenerationPassed if the cohort's generation is closed.
+        """
+
+    async def make_room(self, periods: Collection[int]) -> None:
+        """Prepare for the objects of calls of these audio periods, so that none of them has to wait for that.
+
+        A call of another period is stored all the same.
         """
 
     async def close_generations(

@@ -137,6 +137,13 @@ class CertifyingRows(Protocol):
         them, None if there was none. Only what versions before the lists certified has such rows.
         """
 
+    async def drop_listed(self) -> int:
+        """Drop at once the rows that lists stand for, of all periods up to the floor; return of how many.
+
+        What is not certified for good keeps its rows, whatever its period. A period in use by a reader is left for the
+        next time, and so is all of it on a database that drops such rows with each certificate.
+        """
+
     async def undeleted_recordings(self, *, after: RecordingId | None, limit: int) -> Sequence[Recording]:
         """Return up to `limit` shredded rows whose objects are not yet verified absent, in order of id."""
 

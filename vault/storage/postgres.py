@@ -66,8 +66,12 @@ def advisory_key(name: str) -> int:
     return int.from_bytes(hashlib.sha256(b"callvault lock:" + name.encode()).digest()[:8], "big", signed=True)
 
 
-async def connect(settings: PostgresSettings, *, idle_seconds: float = 0.0, read_only: bool = False) -> Any:
+async def connect(
+    settings: PostgresSettings, *, idle_seconds: float = 0.0, read_only: bool = False, patient: bool = False
+) -> Any:
     """Open one connection; the server ends it after `idle_seconds` without a statement (0: never).
+
+    To a `patient` one `statement_seconds` does not apply: an index of millions of rows takes longer.
 
     Unavailable if the server cannot be reached or is a standby, ConfigError if it would lose what it has committed.
     """
@@ -78,10 +82,10 @@ async def connect(settings: PostgresSettings, *, idle_seconds: float = 0.0, read
             dsn=settings.url,
             timeout=settings.connect_seconds,
             # The server's own timeouts come first; this one is for a server that does not answer.
-            command_timeout=settings.statement_seconds * _CLIENT_PATIENCE,
+            command_timeout=None if patient else settings.statement_seconds * _CLIENT_PATIENCE,
             server_settings={
                 "application_name": "callvault",
-                "statement_timeout": str(milliseconds),
+                "statement_timeout": "0" if patient else str(milliseconds),
                 "lock_timeout": str(milliseconds // 2),
                 # A node stopped or cut off within a transaction holds the writer's lock; this frees it.
                 "idle_in_transaction_session_timeout": str(milliseconds // 3),

@@ -16,6 +16,7 @@ from vault.errors import Conflict, NotFound, Unavailable
 from vault.ids import NodeId
 from vault.instants import rfc3339
 from vault.ports.cluster import Node
+from vault.ports.progress import Progress as StepProgress
 from vault.ports.time import Clock
 from vault.services.vault import Vault
 from vault.storage.catalog.catalog import SqlCatalog, open_catalog
@@ -89,13 +90,13 @@ async def abandon_node(config: Config, node: NodeId, *, progress: Progress) -> S
     return Settled(node=node, recordings=len(taken), files_left=0)
 
 
-async def upgrade_catalog(config: Config) -> bool:
-    """Bring the catalog's schema to this version's; return whether there was anything to do.
+async def upgrade_catalog(config: Config, *, progress: StepProgress) -> bool:
+    """Bring the catalog's schema to this version's, or go on with that; return whether there was anything to do.
 
     ConfigError if there is no catalog, or a newer one.
     """
     async with _catalog(config, SystemClock(), check=False) as catalog:
-        return await catalog.upgrade()
+        return await catalog.upgrade(progress)
 
 
 async def recount_catalog(config: Config) -> int:

@@ -424,6 +424,8 @@ class Certifier:
             if failure is not None:
                 raise failure
             after = page[-1].id
+        # Last: a row goes once its recording's list and final certificate are durable.
+        await self._catalog.drop_listed()
         return Deletions(done=progress.done, waiting=progress.waiting, again_in=progress.waits)
 
     async def _list_earlier(self) -> None:

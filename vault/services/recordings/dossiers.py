@@ -86,7 +86,9 @@ class Coordinates:
         `tenants` are pairs of tenant and default retention. Old blocks are dropped too.
         """
         now = effective_now(now, self._keyring.last_sweep_at)
-        await self.ensure(self._needed(tenants, now, periods_ahead))
+        needed = self._needed(tenants, now, periods_ahead)
+        await self.ensure(needed)
+        await self._catalog.make_room({cohort.period for cohort in needed if cohort.part is Part.AUDIO})
         self._forget(now, self._keyring.cohort_width_seconds)
 
     def lack(self, tenants: Iterable[tuple[TenantId, Period]], *, now: datetime) -> bool:

@@ -12,6 +12,7 @@ from vault.errors import ConfigError, NotFound, VaultError
 from vault.ids import NodeId
 from vault.ports.catalog import RestorableCatalog
 from vault.ports.cluster import Node
+from vault.ports.progress import Progress, Silent
 from vault.ports.time import Clock
 from vault.storage.catalog import rows, schema
 from vault.storage.catalog.admin import AdminStore, RepeatStore
@@ -135,10 +136,16 @@ class SqlCatalog(
         self._database = database
 
     async def migrate(self) -> None:
-        """Create the file if there is none, and bring its schema to this code's version in one transaction."""
+        """Create the file if there is none, and bring its schema to this code's version.
+
+        An empty database gets all of it in one transaction, another one a step at a time.
+        """
         await self._database.create()
+        if await self._revision() is not None:
+            await self._upgrade(Silent())
+            return
         try:
-            async with self._database.engine.begin() as connection:
+            async with self._database.patient() as engine, engine.begin() as connection:
                 await connection.run_sync(schema.upgrade)
         except VaultError:
             raise
@@ -146,18 +153,33 @@ class SqlCatalog(
             raise translate(error) from error
 
     async def check_schema(self) -> None:
-        """ConfigError if the schema is absent, older or newer than this code's."""
+        """ConfigError if the schema is absent, half upgraded, older or newer than this code's."""
         if not await self._database.exists():
             raise ConfigError("catalog: there is no database file", hint=NO_CATALOG)
-        schema.check(await self._revision())
+        revision = await self._revision()
+        if not schema.is_current(revision):
+            await self._database.inspect(schema.check_whole)
+        schema.check(revision)
 
-    async def upgrade(self) -> bool:
-        """Bring an existing schema to this code's; return whether it was older. ConfigError if there is none."""
+    async def upgrade(self, progress: Progress | None = None) -> bool:
+        """Bring an existing schema to this code's, or go on where that was interrupted; return whether it was older.
+
+        Every step and every page of rows is a transaction of its own. ConfigError if there is no schema.
+        """
         if await self.is_empty():
             raise ConfigError("catalog: there is nothing to upgrade", hint=NO_CATALOG)
         before = await self._revision()
-        await self.migrate()
+        await self._upgrade(progress or Silent())
         return await self._revision() != before
+
+    async def _upgrade(self, progress: Progress) -> None:
+        try:
+            async with self._database.patient() as engine, engine.connect() as connection:
+                await connection.run_sync(schema.upgrade_in_steps, progress)
+        except VaultError:
+            raise
+        except Exception as error:
+            raise translate(error) from error
 
     async def is_empty(self) -> bool:
         """Tell whether the database has no schema yet, so that `init` may create a vault in it."""

@@ -30,11 +30,15 @@ _SNAPSHOT = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Engines:
-    """How one database is reached. `reading` None: reads use the writing connection. `file` None: it is not a file."""
+    """How one database is reached. `reading` None: reads use the writing connection. `file` None: it is not a file.
+
+    `patient` writes without a limit of time to a statement; None: `writing` has none.
+    """
 
     writing: AsyncEngine
     reading: AsyncEngine | None
     file: Path | None = None
+    patient: AsyncEngine | None = None
 
 
 def engines(place: Path | PostgresSettings | None) -> Engines:
@@ -43,7 +47,11 @@ def engines(place: Path | PostgresSettings | None) -> Engines:
         return Engines(writing=sqlite.writing_engine(None), reading=None)
     if isinstance(place, Path):
         return Engines(writing=sqlite.writing_engine(place), reading=sqlite.reading_engine(place), file=place)
-    return Engines(writing=postgres.writing_engine(place), reading=postgres.reading_engine(place))
+    return Engines(
+        writing=postgres.writing_engine(place),
+        reading=postgres.reading_engine(place),
+        patient=postgres.writing_engine(place, patient=True),
+    )
 
 
 def narrowed(
@@ -62,6 +70,8 @@ class Database:
         self.engine = engines.writing
         self._file = engines.file
         self._readers = engines.reading
+        self._slow = engines.patient
+        self._patients = 0
         self.writer = Writer(self.engine, clock=clock, metrics=metrics)
         self._closed = False
 
@@ -86,6 +96,20 @@ class Database:
             raise
         except Exception as error:
             raise translate(error) from error
+
+    @asynccontextmanager
+    async def patient(self) -> AsyncIterator[AsyncEngine]:
+        """Yield what writes without a limit of time to a statement, for changes of the schema."""
+        if self._slow is None:
+            yield self.engine
+            return
+        self._patients += 1
+        try:
+            yield self._slow
+        finally:
+            self._patients -= 1
+            if not self._patients:
+                await self._slow.dispose()
 
     async def inspect(self, work: Callable[[sa.Connection], R]) -> R:
         """Run `work`, which only reads, beside the writer where the database permits it."""

@@ -10,9 +10,9 @@ import sqlalchemy as sa
 from vault.format.segment import pack_objects, unpack_objects
 from vault.ids import TenantId
 from vault.model import RecordingState, SegmentRef
-from vault.storage.catalog import rows
+from vault.storage.catalog import recording_sql, rows
 from vault.storage.catalog.database import Database
-from vault.storage.catalog.tables import object_lists, recordings, segments
+from vault.storage.catalog.tables import object_lists, recordings, segments, sweep_floor
 from vault.storage.catalog.writer import Transaction
 
 _r, _l, _s = recordings.c, object_lists.c, segments.c
@@ -25,17 +25,14 @@ _LISTS = (
 _IS_OVER = sa.and_(
     _r.state == RecordingState.SHREDDED.value, _r.certificate_id.is_not(None), _r.undeleted_since.is_(None)
 )
-_UNLISTED = (
-    sa.select(segments, _r.tenant, _r.audio_period)
-    .join(recordings, _r.id == _s.recording)
-    .where(_s.recording.in_(_KEYS), _IS_OVER, ~sa.exists().where(_l.recording == _s.recording))
-    .order_by(_s.recording, _s.number)
-)
+_IS_UNLISTED = ~sa.exists().where(_l.recording == _r.id)
+_UNLISTED = sa.select(_r.id, _r.tenant, _r.audio_period).where(_r.id.in_(_KEYS), _IS_OVER, _IS_UNLISTED)
+_FLOOR = sa.select(sweep_floor.c.period)
 _INSERT = sa.insert(object_lists)
-_DROP = sa.delete(segments).where(_s.recording.in_(_KEYS))
+_DROP = sa.delete(segments).where(_s.recording.in_(_KEYS), _s.audio_period.in_(sa.bindparam("periods", expanding=True)))
 _NEXT = (
     sa.select(_r.id)
-    .where(_IS_OVER, _r.id > sa.bindparam("after"), sa.exists().where(_s.recording == _r.id))
+    .where(_IS_OVER, _IS_UNLISTED, _r.id > sa.bindparam("after"), sa.exists().where(_s.recording == _r.id))
     .order_by(_r.id)
     .limit(sa.bindparam("page"))
 )
@@ -53,19 +50,27 @@ async def listed(database: Database, keys: Sequence[bytes]) -> Sequence[Sequence
 async def fold(transaction: Transaction, keys: Sequence[bytes]) -> None:
     """Replace the object rows of those of these recordings that are certified for good by a list each.
 
-    Rows that a list would not give back as they are stay.
+    Rows that a list would not give back as they are stay. So do those in partitions below the floor, which go whole.
     """
-    found = await transaction.fetch(_UNLISTED, {"keys": [*keys]}) if keys else ()
+    found = {row.id: row for row in await transaction.fetch(_UNLISTED, {"keys": [*keys]})} if keys else {}
+    if not found:
+        return
+    periods = {row.audio_period for row in found.values()}
     lists = []
-    for key, of_one in groupby(found, key=lambda row: row.recording):
-        objects = [*of_one]
-        place = rows.recording_id(key), TenantId(objects[0].tenant), objects[0].audio_period
-        packed = pack_objects(*place, [rows.to_segment(row) for row in objects])
+    objects = await transaction.fetch(recording_sql.SEGMENTS_OF, {"keys": [*found], "periods": sorted(periods)})
+    for key, of_one in groupby(objects, key=lambda row: row.recording):
+        place = rows.recording_id(key), TenantId(found[key].tenant), found[key].audio_period
+        packed = pack_objects(*place, [rows.to_segment(row) for row in of_one])
         if packed is not None:
             lists.append({"recording": key, "objects": packed})
-    if lists:
-        await transaction.write(_INSERT, lists)
-        await transaction.write(_DROP, {"keys": [each["recording"] for each in lists]})
+    if not lists:
+        return
+    await transaction.write(_INSERT, lists)
+    if transaction.dialect == "postgresql":
+        floor = (await transaction.fetch(_FLOOR))[0].period
+        periods = {period for period in periods if floor is None or period > floor}
+    if periods:
+        await transaction.write(_DROP, {"keys": [each["recording"] for each in lists], "periods": sorted(periods)})
 
 
 async def next_unlisted(database: Database, after: bytes, limit: int) -> Sequence[bytes]:

@@ -21,11 +21,18 @@ _WRITER_LOCK = f"SELECT pg_advisory_xact_lock({advisory_key('catalog writer')})"
 _NOWHERE = "postgresql+asyncpg://"
 
 
-def writing_engine(settings: PostgresSettings) -> AsyncEngine:
-    """Return the one connection of this process that writes; ConfigError without asyncpg."""
+def writing_engine(settings: PostgresSettings, *, patient: bool = False) -> AsyncEngine:
+    """Return the one connection of this process that writes; ConfigError without asyncpg.
+
+    A `patient` one lets a statement take as long as it takes.
+    """
     driver()
     engine = create_async_engine(
-        _NOWHERE, async_creator=partial(connect, settings), pool_size=1, max_overflow=0, hide_parameters=True
+        _NOWHERE,
+        async_creator=partial(connect, settings, patient=patient),
+        pool_size=1,
+        max_overflow=0,
+        hide_parameters=True,
     )
 
     @sa.event.listens_for(engine.sync_engine, "begin")

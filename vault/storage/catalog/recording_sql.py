@@ -155,7 +155,7 @@ MISDECLARED = (
     .order_by(_r.tenant, _r.misdeclared_by, _r.container, _r.content)
 )
 TAKEN = sa.select(_r.tenant, _r.call_token).where(_r.call_token.in_(sa.bindparam("tokens", expanding=True)))
-STATES = sa.select(_r.id, _r.tenant, _r.state).where(_r.id.in_(sa.bindparam("keys", expanding=True)))
+STATES = sa.select(_r.id, _r.tenant, _r.state, _r.audio_period).where(_r.id.in_(sa.bindparam("keys", expanding=True)))
 
 # One round trip for two questions: the floors, and which of these rows existed before.
 FLOOR_AND_FOUND = sa.union_all(
@@ -163,16 +163,23 @@ FLOOR_AND_FOUND = sa.union_all(
     sa.select(sa.null(), sa.null(), _r.id).where(_r.id.in_(sa.bindparam("keys", expanding=True))),
 )
 
+PERIODS_OF = sa.select(_r.audio_period).distinct().where(_r.id.in_(sa.bindparam("keys", expanding=True)))
+# Named, the periods of these recordings choose the partitions that are looked into.
 SEGMENTS_OF = (
     sa.select(segments)
-    .where(segments.c.recording.in_(sa.bindparam("keys", expanding=True)))
+    .where(
+        segments.c.recording.in_(sa.bindparam("keys", expanding=True)),
+        segments.c.audio_period.in_(sa.bindparam("periods", expanding=True)),
+    )
     .order_by(segments.c.recording, segments.c.number)
 )
 NAMES_OF = sa.select(segments.c.recording, segments.c.name).where(
     segments.c.recording.in_(sa.bindparam("keys", expanding=True))
 )
 DROP_SEGMENT = sa.delete(segments).where(
-    segments.c.recording == sa.bindparam("key"), segments.c.number == sa.bindparam("at")
+    segments.c.recording == sa.bindparam("key"),
+    segments.c.number == sa.bindparam("at"),
+    segments.c.audio_period == sa.bindparam("within"),
 )
 INSERT_SEGMENT = sa.insert(segments)
 INSERT_NOTES = sa.insert(recording_notes)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from types import MappingProxyType
@@ -27,7 +27,7 @@ from vault.model import (
     SegmentRef,
 )
 from vault.ports.recordings import Kept, RecordingQuery
-from vault.storage.catalog import object_lists, recording_sql, rows
+from vault.storage.catalog import object_lists, partitions, recording_sql, rows
 from vault.storage.catalog.database import Database, narrowed
 from vault.storage.catalog.tables import IS_AHEAD, IS_ENDED, IS_FINISHED, recordings
 from vault.storage.catalog.writer import Transaction
@@ -110,6 +110,10 @@ class RecordingStore:
             return first
 
         return await self._database.writer.run(act)
+
+    async def make_room(self, periods: Collection[int]) -> None:
+        """Make the partitions of these periods, where the database has partitions."""
+        await self._database.writer.run(lambda transaction: partitions.ensure(transaction, periods))
 
     async def close_generations(
         self, below: int, *, since: int, audit: Sequence[AuditEvent] = ()
@@ -330,10 +334,10 @@ class RecordingStore:
     async def segments_of(self, recordings: Sequence[RecordingId]) -> Mapping[RecordingId, Sequence[SegmentRef]]:
         """Return the objects of many recordings, each in index order."""
         found: dict[RecordingId, list[SegmentRef]] = {recording: [] for recording in recordings}
-        for ref in map(
-            rows.to_segment,
-            await self._database.fetch(recording_sql.SEGMENTS_OF, {"keys": [*map(rows.key, recordings)]}),
-        ):
+        keys = {"keys": [*map(rows.key, recordings)]}
+        periods = [row.audio_period for row in await self._database.fetch(recording_sql.PERIODS_OF, keys)]
+        for row in await self._database.fetch(recording_sql.SEGMENTS_OF, {**keys, "periods": periods}):
+            ref = rows.to_segment(row)
             found[ref.recording].append(ref)
         without = [rows.key(recording) for recording, refs in found.items() if not refs]
         for objects in await object_lists.listed(self._database, without):
@@ -478,6 +482,7 @@ async def _store(transaction: Transaction, storings: Sequence[_Storing]) -> Sequ
     found = await transaction.fetch(recording_sql.STATES, {"keys": sorted({storing.key for storing in storings})})
     states = {row.id: RecordingState(row.state) for row in found}
     tenants = {row.id: row.tenant for row in found}
+    periods = {row.id: row.audio_period for row in found}
     answers: list[Refused | None] = []
     objects: dict[tuple[bytes, int], Mapping[str, Any]] = {}
     lengths: list[Mapping[str, Any]] = []
@@ -492,7 +497,8 @@ async def _store(transaction: Transaction, storings: Sequence[_Storing]) -> Sequ
         answers.append(None)
         if state in (RecordingState.SHREDDING, RecordingState.SHREDDED):
             continue  # a straggler: the row says what became of it, and deletion lists the objects by prefix
-        objects.update({(row["recording"], row["number"]): row for row in storing.objects})
+        within = {"audio_period": periods[storing.key]}
+        objects.update({(row["recording"], row["number"]): {**row, **within} for row in storing.objects})
         if state is not RecordingState.OPEN:
             continue
         if storing.examined is not None:
@@ -512,8 +518,10 @@ async def _store(transaction: Transaction, storings: Sequence[_Storing]) -> Sequ
     await transaction.write(recording_sql.FINISH, finishes)
     await transaction.write(recording_sql.FREE_CALL_KEY, freed)
     await transaction.write(recording_sql.DROP_NOTES, [{"key": final["key"]} for final in finishes])
+    await partitions.ensure(transaction, {row["audio_period"] for row in objects.values()})
     await transaction.write(
-        recording_sql.DROP_SEGMENT, [{"key": recording, "at": number} for recording, number in objects]
+        recording_sql.DROP_SEGMENT,
+        [{"key": recording, "at": number, "within": periods[recording]} for recording, number in objects],
     )
     await transaction.write(recording_sql.INSERT_SEGMENT, list(objects.values()))
     return answers

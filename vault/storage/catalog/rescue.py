@@ -15,7 +15,7 @@ from vault.errors import Conflict, IntegrityError
 from vault.format.backup import BackedObject, BackedRecording, TableRows
 from vault.ids import RecordingId
 from vault.model import AuditEvent, Recording, RecordingState, SegmentRef
-from vault.storage.catalog import recording_sql, rows, schema
+from vault.storage.catalog import partitions, recording_sql, rows, schema
 from vault.storage.catalog.database import Database
 from vault.storage.catalog.recording_sql import count_moved
 from vault.storage.catalog.tables import metadata, recordings, segments
@@ -98,6 +98,8 @@ class RescueStore:
                 revision = await connection.run_sync(schema.current_revision)
                 schema.check_readable(revision)
                 assert revision is not None
+                if not schema.is_current(revision):
+                    await connection.run_sync(schema.check_whole)
                 # An older schema is read from the database; this code's own is known.
                 found = metadata if schema.is_current(revision) else await connection.run_sync(_reflect)
                 yield SqlSnapshot(connection, revision, found.sorted_tables)
@@ -120,7 +122,7 @@ class RescueStore:
         """Create the schema of the dump, fill it and upgrade it, in one transaction."""
         await self._database.create()
         try:
-            async with self._database.engine.begin() as connection:
+            async with self._database.patient() as engine, engine.begin() as connection:
                 if await connection.run_sync(schema.current_revision) is not None:
                     raise Conflict("the catalog is not blank; nothing was loaded into it")
                 await connection.run_sync(schema.upgrade_to, schema_revision)
@@ -145,13 +147,14 @@ class RescueStore:
     ) -> None:
         """Insert the row unless it exists; Conflict if another recording has the call token."""
         values = rows.from_recording(recording)
-        refs = [rows.from_segment(ref) for ref in objects]
+        refs = [{**rows.from_segment(ref), "audio_period": values["audio_period"]} for ref in objects]
 
         async def act(transaction: Transaction) -> None:
             if await transaction.fetch(recording_sql.FOUND, {"keys": [values["id"]]}):
                 return
             await transaction.write(_INSERT_RECORDING, values)
             transaction.count(values["tenant"], values["state"], 1)
+            await partitions.ensure(transaction, {ref["audio_period"] for ref in refs})
             await transaction.write(recording_sql.INSERT_SEGMENT, refs)
             transaction.audit(audit)
 
@@ -207,7 +210,8 @@ def _backed(found: Sequence[sa.Row[Any]]) -> BackedRecording:
 
 def _reflect(connection: sa.Connection) -> sa.MetaData:
     found = sa.MetaData()
-    found.reflect(connection)
+    parts = {span.name for span in partitions.spans(connection)}
+    found.reflect(connection, only=lambda name, _: name not in parts)
     found.remove(found.tables["alembic_version"])
     return found
 
@@ -217,6 +221,8 @@ async def _insert(connection: AsyncConnection, tables: sa.MetaData, section: Tab
     if table is None or not set(section.columns) <= set(table.columns.keys()):
         raise IntegrityError(f"the dump has a table or column its schema does not: {section.table[:80]}")
     values = [dict(zip(section.columns, row, strict=True)) for row in section.rows]
+    if table.name == segments.name and segments.c.audio_period.name in section.columns:
+        await connection.run_sync(partitions.make, {int(row["audio_period"] or 0) for row in values})
     if values:
         await connection.execute(sa.insert(table), values)
 

@@ -27,7 +27,7 @@ from vault.model import (
 )
 from vault.ports.erasures import Erasure
 from vault.ports.shreds import CertificateBatch, Shred
-from vault.storage.catalog import object_lists, rows
+from vault.storage.catalog import object_lists, partitions, rows
 from vault.storage.catalog.database import Database, narrowed
 from vault.storage.catalog.erasures import begin_erasing
 from vault.storage.catalog.recording_sql import count_moved
@@ -142,7 +142,10 @@ _SUBJECTS = (
 )
 _OBJECTS = (
     sa.select(segments.c.recording, segments.c.name, segments.c.object_bytes, segments.c.sha256)
-    .where(segments.c.recording.in_(sa.select(_r.id).where(_DUE, sa.tuple_(*_ORDER) <= _LAST)))
+    .where(
+        segments.c.recording.in_(sa.select(_r.id).where(_DUE, sa.tuple_(*_ORDER) <= _LAST)),
+        segments.c.audio_period.between(sa.bindparam("first_period"), sa.bindparam("last_period")),
+    )
     .order_by(segments.c.recording, segments.c.number)
 )
 _CERTIFICATES_OF = sa.select(certificates).where(_c.recording.in_(sa.bindparam("keys", expanding=True)))
@@ -217,8 +220,10 @@ class ShredStore:
             period = (await self._database.fetch(_PERIOD, {"key": key}))[0].audio_period
         page = {"through": through, "after": key, "after_period": period}
         found = await self._database.fetch(_SUBJECTS, {**page, "page": max(limit, 0)})
-        last = {"last": found[-1].id, "last_period": found[-1].audio_period} if found else {}
-        objects = await self._database.fetch(_OBJECTS, {**page, **last}) if found else ()
+        if not found:
+            return []
+        last = {"last": found[-1].id, "last_period": found[-1].audio_period, "first_period": found[0].audio_period}
+        objects = await self._database.fetch(_OBJECTS, {**page, **last})
         return rows.to_subjects(found, objects)
 
     async def certify(
@@ -274,6 +279,10 @@ class ShredStore:
             return None
         await self._database.writer.run(lambda transaction: object_lists.fold(transaction, page))
         return rows.recording_id(page[-1])
+
+    async def drop_listed(self) -> int:
+        """Drop the rows that lists stand for, a partition at a time, where the database has partitions."""
+        return await partitions.release(self._database)
 
     async def certificates_of(self, recordings: Sequence[RecordingId]) -> Sequence[StoredCertificate]:
         """Return every certificate of these recordings."""

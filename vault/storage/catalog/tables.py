@@ -157,7 +157,9 @@ segments = sa.Table(
     sa.Column("length", sa.BigInteger, nullable=False),
     sa.Column("object_bytes", sa.BigInteger, nullable=False),
     sa.Column("sha256", sa.Text, nullable=False),
+    sa.Column("audio_period", sa.BigInteger, nullable=False),
 )
+"""On PostgreSQL in partitions by `audio_period`, which is the recording's and part of the primary key there."""
 
 object_lists = sa.Table(
     "object_lists",

@@ -50,6 +50,7 @@ _DATA, _CONSTRAINT = "22", "23"
 _ONE_ACT_CLASSES = (_DATA, _CONSTRAINT, "42")
 _DEFINITE_CLASSES = (*_ONE_ACT_CLASSES, "25", "40", "53")
 _DISK_FULL = "53100"
+_LOCKED = "55P03"
 _DAMAGED = ("XX001", "XX002")
 NO_CATALOG = (
     "a catalog that was lost comes from a backup: callvault backup restore DEST; a new vault from callvault init"
@@ -71,6 +72,11 @@ def is_outage(error: Exception) -> bool:
     if code := _sqlstate(error):
         return not code.startswith(_ONE_ACT_CLASSES)
     return not isinstance(error, _ONE_ACT_ONLY)
+
+
+def is_locked(error: Exception) -> bool:
+    """Tell whether a lock was not had in the time given for it."""
+    return isinstance(error, DBAPIError) and _sqlstate(error) == _LOCKED
 
 
 def is_doubtful(error: Exception, dialect: str) -> bool:
@@ -163,8 +169,10 @@ R = TypeVar("R")
 class Transaction:
     """One write transaction, as an act may use it."""
 
-    def __init__(self, connection: AsyncConnection) -> None:
+    def __init__(self, connection: AsyncConnection, periods: set[int] | None = None) -> None:
         self._connection = connection
+        self.periods: set[int] = set() if periods is None else periods
+        """Periods that have a partition; see `vault.storage.catalog.partitions`."""
         self.dialect = connection.dialect.name
         self.events: list[AuditEvent] = []
         self.counts: Counter[tuple[str, str]] = Counter()
@@ -181,6 +189,10 @@ class Transaction:
         count: int = (await self._connection.execute(statement, parameters)).rowcount
         self.writes += abs(count)  # -1: the driver does not know, so assume it did
         return count
+
+    async def run(self, work: Callable[[sa.Connection], R]) -> R:
+        """Run `work`, which changes the schema and no row."""
+        return await self._connection.run_sync(work)
 
     async def insert_unless_there(
         self, table: sa.Table, columns: Sequence[str], values: Sequence[tuple[Any, ...]], *, unique: Sequence[str]
@@ -246,6 +258,7 @@ class Writer:
         self._queue: deque[_Pending] = deque()
         self._drain: asyncio.Task[None] | None = None
         self._head: AuditHead | None = None
+        self._periods: set[int] = set()
         self._closed = False
 
     async def submit(self, act: BulkAct[A, R], argument: A) -> R:
@@ -301,6 +314,7 @@ class Writer:
         try:
             answers = await self._transact(batch)
         except Exception as error:  # noqa: BLE001  # every awaiter gets it; the writer itself must live on
+            self._periods.clear()  # another node may have dropped a partition
             if len(batch) > 1 and not is_outage(error):
                 for pending in batch:
                     await self._carry_out([pending])
@@ -335,7 +349,7 @@ class Writer:
         async with self._engine.connect() as connection:
             try:
                 await connection.begin()
-                transaction = Transaction(connection)
+                transaction = Transaction(connection, self._periods)
                 for act, places in kinds.items():
                     results = await act(transaction, [batch[place].argument for place in places])
                     for place, result in zip(places, results, strict=True):

@@ -1,0 +1,185 @@
+"""An upgrade of a catalog that ends anywhere goes on, and ends in the schema and rows of one that did not."""
+
+import asyncio
+import shutil
+import signal
+import subprocess
+import sys
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+import sqlalchemy as sa
+
+from tests.helpers.catalog_template import transaction
+from tests.helpers.catalogs import SteppingClock
+from tests.helpers.older_catalogs import fill, rows_of
+from tests.helpers.soak import SOAK, steps
+from vault.errors import ConfigError
+from vault.ports.progress import Silent
+from vault.storage.catalog import open_catalog, schema
+from vault.storage.catalog.database import engines
+from vault.storage.postgres import PostgresSettings
+
+OLDER = ("0028", "0031")
+RECORDINGS = 60
+_PAGE = 25
+
+
+class Killed(Exception):
+    """The process ends here."""
+
+
+class Steps(Silent):
+    def __init__(self):
+        self.begun = []
+        self.rows = 0
+
+    def begin(self, step, total):
+        self.begun.append((step, total))
+
+    def advance(self, count):
+        self.rows += count
+
+
+@asynccontextmanager
+async def opened(place):
+    catalog = open_catalog(place, clock=SteppingClock())
+    try:
+        yield catalog
+    finally:
+        await catalog.close()
+
+
+async def upgraded(place, *, ends_at=None, landed=False):
+    """Upgrade, but end at a commit, before it or after; return how many there were."""
+    commits = 0
+    async with opened(place) as catalog, catalog._database.patient() as engine:
+
+        def strike(connection):
+            nonlocal commits
+            commits += 1
+            if commits == ends_at:
+                if landed:
+                    connection.engine.dialect.do_commit(connection.connection)
+                raise Killed
+
+        sa.event.listen(engine.sync_engine, "commit", strike)
+        await catalog.upgrade()
+        await catalog.check_schema()
+    return commits
+
+
+async def contents(place):
+    async with opened(place) as catalog, catalog._database.engine.begin() as connection:
+        return await connection.run_sync(rows_of)
+
+
+def moving():
+    """Return the revision that moves rows."""
+    [module] = [script.module for script in schema._scripts().walk_revisions() if hasattr(script.module, "page")]
+    return module
+
+
+async def goes_on_wherever_it_ends(copy, monkeypatch, of):
+    """Upgrade copies of one catalog: one at once, and others that end at each commit, lost or landed, and go on."""
+    monkeypatch.setattr(moving(), "_PAGE", _PAGE)
+    whole = await copy()
+    commits = await upgraded(whole)
+    assert commits > RECORDINGS // _PAGE
+    expected = await contents(whole)
+    assert "upgrade_position" not in expected
+    for at in steps(commits, of=of):
+        for landed in (False, True):
+            place = await copy()
+            with pytest.raises(Killed):
+                await upgraded(place, ends_at=at, landed=landed)
+            await upgraded(place)
+            assert await contents(place) == expected, (at, landed)
+
+
+@pytest.mark.parametrize("revision", OLDER)
+async def test_an_upgrade_that_ends_at_any_commit_goes_on_to_the_same_schema_and_rows(tmp_path, revision, monkeypatch):
+    older = tmp_path / "older.db"
+    with transaction(older) as connection:
+        fill(connection, revision, RECORDINGS)
+    count = iter(range(1000))
+
+    async def copy():
+        return Path(shutil.copyfile(older, tmp_path / f"{next(count)}.db"))
+
+    await goes_on_wherever_it_ends(copy, monkeypatch, of=f"upgrade from {revision}")
+
+
+@pytest.mark.xdist_group("postgres")
+async def test_an_upgrade_on_postgresql_that_ends_at_any_commit_goes_on_to_the_same_schema_and_rows(
+    postgres, monkeypatch
+):
+    older = await postgres.new_database()
+    source = engines(PostgresSettings(url=postgres.url(older)))
+    async with source.writing.begin() as connection:
+        await connection.run_sync(fill, "0029", RECORDINGS)
+    await source.writing.dispose()
+
+    async def copy():
+        return PostgresSettings(url=postgres.url(await postgres.new_database(template=older)))
+
+    await goes_on_wherever_it_ends(copy, monkeypatch, of="upgrade on postgresql")
+
+
+async def test_a_catalog_that_is_half_upgraded_is_neither_served_nor_backed_up_and_says_how_to_go_on(
+    tmp_path, monkeypatch
+):
+    path = tmp_path / "catalog.db"
+    with transaction(path) as connection:
+        fill(connection, "0031", RECORDINGS)
+    monkeypatch.setattr(moving(), "_PAGE", _PAGE)
+    with pytest.raises(Killed):
+        await upgraded(path, ends_at=3)
+    async with opened(path) as catalog:
+        for attempt in (catalog.check_schema, catalog.snapshot().__aenter__):
+            with pytest.raises(ConfigError, match="interrupted") as refused:
+                await attempt()
+            assert "callvault catalog upgrade" in refused.value.hint
+        progress = Steps()
+        assert await catalog.upgrade(progress)
+        # It begins with the two pages that were there, and ends with all.
+        assert [total for _, total in progress.begun] == [RECORDINGS]
+        assert progress.rows == RECORDINGS
+        assert not await catalog.upgrade(progress)
+        await catalog.check_schema()
+
+
+_UPGRADE = """
+import asyncio, sys
+from pathlib import Path
+from tests.helpers.catalogs import SteppingClock
+from vault.storage.catalog import open_catalog, schema
+[module] = [script.module for script in schema._scripts().walk_revisions() if hasattr(script.module, "page")]
+module._PAGE = 40
+asyncio.run(open_catalog(Path(sys.argv[1]), clock=SteppingClock()).upgrade())
+"""
+
+
+@pytest.mark.skipif(not SOAK, reason="a soak: each kill takes a process")
+async def test_an_upgrade_killed_again_and_again_ends_in_the_same_schema_and_rows(tmp_path):
+    older, whole, path = (tmp_path / name for name in ("older.db", "whole.db", "killed.db"))
+    with transaction(older) as connection:
+        fill(connection, "0028", 4000)
+    for copy in (whole, path):
+        shutil.copyfile(older, copy)
+    await upgraded(whole)
+    kills = 0
+    while True:
+        process = subprocess.Popen([sys.executable, "-c", _UPGRADE, str(path)])
+        try:
+            code = await asyncio.to_thread(process.wait, 1.0 + 0.2 * kills)
+        except subprocess.TimeoutExpired:
+            process.send_signal(signal.SIGKILL)
+            process.wait()
+            kills += 1
+            continue
+        assert code == 0
+        break
+    assert kills > 0
+    assert await contents(path) == await contents(whole)
