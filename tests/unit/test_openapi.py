@@ -29,7 +29,7 @@ from vault.ports.shreds import SweepOverride
 from vault.server.context import with_names
 from vault.server.operation import build
 from vault.server.operations import OPERATIONS, openapi
-from vault.services.ingest.sessions import FRAMES_LEFT_OUT, LEFT_OUT, STATED_START
+from vault.services.recordings.search import FRAMES_LEFT_OUT, LEFT_OUT, STATED_START
 
 INSTANT = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z")
 NOW = datetime(2026, 6, 1, 12, tzinfo=UTC)

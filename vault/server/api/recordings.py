@@ -44,10 +44,9 @@ from vault.server.schemas import (
     Who,
     render,
 )
-from vault.services.ingest.sessions import FRAMES_LEFT_OUT, LEFT_OUT, STATED_START
 from vault.services.playback.playback import Explained, Playable, RecordingView
 from vault.services.recordings.reading import look_through
-from vault.services.recordings.search import CALL_KEY, Wanted
+from vault.services.recordings.search import CALL_KEY, FRAMES_LEFT_OUT, LEFT_OUT, STATED_START, Wanted
 from vault.services.vault import Vault
 
 OPERATIONS: Final = Operations("recordings")

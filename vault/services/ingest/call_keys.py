@@ -1,4 +1,4 @@
-"""What is recorded under a recorder's call key and those that followed it, and which token began what is open."""
+"""Finds the recordings of a call by its names, and tells which token began an open recording."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from vault.model import Recording, RecordingState
 from vault.ports.keys import Keyring
 from vault.ports.recordings import RecordingLookup
 from vault.services.ingest.ingest import Ingest
-from vault.services.ingest.sessions import BEGUN_BY, IngestSession
-from vault.services.recordings.search import Search, extra_of
+from vault.services.ingest.sessions import IngestSession
+from vault.services.recordings.search import BEGUN_BY, Search, extra_of
 
 # -- call keys ----------------------------------------------------------------------------------------------------
 
@@ -23,12 +23,13 @@ _STRIDE: Final = 4
 
 
 class CallKeys:
-    """Finds what has a call key, and the newest key of a call, which are used in their order.
+    """Finds the recording under a call key, and the newest name of a call: `key`, `key~2`, `key~3` and so on.
 
-    Where the newest was last found is remembered and only where the next look begins: what is returned was seen to be
-    taken, and its next few successors to be free. Where nothing is remembered, the steps double and are then halved. A
-    recording that ended empty leaves a free name before taken ones: fewer than `_STRIDE` in a row hide nothing. Names
-    that went with their month's metadata may leave more; each free one is as good as another.
+    The names of a call are used in order. The newest one that was found is remembered, and the next search begins
+    there. Without one, the search doubles its steps and then halves them. The newest name was seen to be taken, and its
+    next few successors to be free. A recording that ended empty frees its name, so there may be free names before taken
+    ones; fewer than `_STRIDE` in a row do not mislead the search. Shredded metadata may free more names in a row; then
+    the search may return an earlier name, whose successor is free too.
     """
 
     def __init__(self, *, ingest: Ingest, search: Search) -> None:
@@ -37,9 +38,9 @@ class CallKeys:
         self._remembered: OrderedDict[tuple[TenantId, str], int] = OrderedDict()
 
     async def resolve(self, tenant: TenantId, call_key: str, *, here: bool = False) -> IngestSession | Recording | None:
-        """Return what has this very call key: the session of this process, else the recording; None if it is free.
+        """Return what has exactly this call key: the session of this process, else the recording; None if it is free.
 
-        With `here` Unavailable for a recording that is open on another node, or only now being taken up on this one.
+        With `here`, Unavailable for a recording that is open on another node or that this node is still resuming.
         """
         session = self._ingest.live_call(tenant, call_key)
         if session is not None:
@@ -50,11 +51,11 @@ class CallKeys:
         return row
 
     async def next_free(self, tenant: TenantId, key: str) -> str:
-        """Return the first of a call's keys behind all that have a recording; Invalid as `newest`."""
+        """Return the name after the newest name of the call; Invalid for no call key."""
         return call_name(key, await self.newest(tenant, key) + 1)
 
     async def newest(self, tenant: TenantId, key: str) -> int:
-        """Return the number of the newest name of a call that has a recording; 0 if none has, Invalid for no key."""
+        """Return the number of the call's newest name that has a recording; 0 without one. Invalid for no call key."""
         place = (tenant, key)
         low = max([self._remembered.get(place, 0), *self._ingest.live_numbers(tenant, key)])
         if low and not await self._taken_from(tenant, key, low):
@@ -74,9 +75,9 @@ class CallKeys:
         return low
 
     async def to_try(self, tenant: TenantId, key: str) -> AsyncIterator[str]:
-        """Yield the names under which a call may go on or begin: those with a session, the newest, and free ones.
+        """Yield the names under which a call may continue or begin: those with a session, the newest, and free ones.
 
-        The catalog is asked only after the first ones: a broken connection comes back even while it cannot answer.
+        The names with a session come first and need no catalog: a recorder can reconnect while it does not answer.
         """
         for name in self._ingest.live_calls(tenant, key):
             yield name
@@ -84,7 +85,7 @@ class CallKeys:
             yield name
 
     async def _taken_from(self, tenant: TenantId, key: str, number: int) -> bool:
-        """Return whether there is a recording of this name or of one of the next few."""
+        """Tell whether this name or one of the next few has a recording."""
         last = number + _STRIDE - 1
         if any(number <= live <= last for live in self._ingest.live_numbers(tenant, key)):
             return True
@@ -102,11 +103,11 @@ class CallKeys:
             self._remembered.popitem(last=False)
 
 
-# -- begun --------------------------------------------------------------------------------------------------------
+# -- who began an open recording ----------------------------------------------------------------------------------
 
 
 class Begun:
-    """Asks the open recordings of this process, and for those of other nodes their rows."""
+    """Tells whether a token began an open recording, from the sessions of this process and the rows of other nodes."""
 
     def __init__(self, *, catalog: RecordingLookup, ingest: Ingest, keyring: Keyring, search: Search) -> None:
         self._catalog = catalog
@@ -119,7 +120,7 @@ class Begun:
         return self._ingest.has_begun(token)
 
     async def upload(self, token: TokenId, identifier: RecordingId) -> bool:
-        """Tell whether the token began this recording, and it is open."""
+        """Tell whether the token began this recording and the recording is open."""
         session = self._ingest.live(identifier)
         if session is not None:
             return session.begun_by == token
@@ -129,9 +130,9 @@ class Begun:
             return False
 
     async def call(self, token: TokenId, tenant: TenantId, call_key: str) -> bool:
-        """Tell whether the token began a recording that is open under a recorder's call key.
+        """Tell whether the token began an open recording with this call key.
 
-        Others may have too: an expired token joins nothing that it did not begin.
+        Other tokens may have begun further ones; an expired token may continue only its own.
         """
         if sessions := self._ingest.live_calls(tenant, call_key).values():
             return any(session.begun_by == token for session in sessions)

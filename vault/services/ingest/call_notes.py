@@ -1,7 +1,8 @@
 """What happens to a call besides its audio: pauses, gaps, keys pressed, documents about it.
 
-Pause: in memory first, so that no further byte is kept; then the note, then the answer. Resume: the note first, then in
-memory. A crash in between undoes a pause that was not answered, and completes a resume that was not answered.
+A pause takes effect in memory first, so that no further byte is kept; then its note is written, then the request is
+answered. A resume is written first and takes effect in memory after that. A crash in between undoes a pause that was
+not answered, and completes a resume that was not answered.
 """
 
 from __future__ import annotations
@@ -29,15 +30,15 @@ from vault.protocol.facts.parties import parties_as_sent, read_parties
 from vault.protocol.live.events import Dtmf, Facts
 from vault.services.audit import event, named
 from vault.services.ingest.pauses import gaps_of, noted_use
-from vault.services.ingest.sessions import FRAMES_LEFT_OUT, IngestSession, stated
+from vault.services.ingest.sessions import IngestSession
 from vault.services.recordings.reading import unix_ms
-from vault.services.recordings.search import CALL_KEY, BlindIndex, facts_of
+from vault.services.recordings.search import CALL_KEY, FRAMES_LEFT_OUT, BlindIndex, facts_of, stated
 from vault.services.surroundings import Surroundings
 from vault.services.tenants.tenants import Tenants
 
 MOST_DOCUMENTS: Final = 8
 _MOST_NOTES: Final = 10_000
-"""Pauses are not counted: one is never refused for its number."""
+"""Pauses do not count: the number of pauses is not limited."""
 _LEAST_GAP_MS: Final = 100
 _NONCE_BYTES: Final = 12
 _MOST_EXTRA: Final = 100
@@ -48,14 +49,14 @@ logger = logging.getLogger(__name__)
 
 
 class CallNoteRows(NoteRows, AuditLookup, Protocol):
-    """What notes about a call ask of the catalog."""
+    """The catalog operations that notes about a call need."""
 
 
 class Notes:
-    """Stores what is known of an open recording besides its audio, sealed under the audio's key.
+    """Stores the notes of open recordings, sealed under the audio's key, and their late facts.
 
-    What a recorder cannot repeat (gaps, keys, facts) stays in memory while the catalog does not answer, and is written
-    with the next note or the manifest: an outage ends no call.
+    A recorder cannot repeat gaps, keys and facts. While the catalog does not answer they stay in memory, and are
+    written with the next note or the manifest. So an outage ends no call.
     """
 
     def __init__(
@@ -82,14 +83,14 @@ class Notes:
     async def pause(self, session: IngestSession, *, actor: Principal | None = None, own: bool = False) -> None:
         """Drop what arrives from now on, until `resume`; repeatable.
 
-        `own`: the recorder asks in its stream, see `IngestSession.own_pause`; if somebody else asks too, the pause
-        becomes theirs. Unavailable if the pause could not be made durable: it still holds while this process runs. A
-        recorder gets no error, and its call continues.
+        `own` means that the recorder asks in its stream, see `IngestSession.own_pause`. Unavailable if the pause could
+        not be made durable: it still holds while this process runs. With `own` there is no such error, and the call
+        continues.
         """
         session.require_open()
         self._stop_keeping(session, actor, own=own)
         async with _noting(session):
-            # Once more: a resume may have been under way.
+            # Again, because a resume may have completed while this waited for the lock.
             self._stop_keeping(session, actor, own=own)
             if session.keeping.lasting is None:
                 if session.entry is not None:
@@ -104,7 +105,7 @@ class Notes:
         session.stop_keeping(actor, own=own, now=self._clock.monotonic(), now_ms=self._now_ms())
 
     def _begin_pause(self, session: IngestSession) -> None:
-        session.note_pause(_told("recording.paused", session, session.paused_by))
+        session.note_pause(_audit("recording.paused", session, session.paused_by))
 
     async def resume(self, session: IngestSession, *, actor: Principal | None = None, own: bool = False) -> None:
         """Keep what arrives from now on; repeatable.
@@ -123,12 +124,12 @@ class Notes:
     async def end_overlong(self, session: IngestSession, limit: timedelta) -> bool:
         """End a pause if the call's pauses have used up `limit`; False if there is none.
 
-        Like `resume`, but in the vault's name, with who paused and when in the audit entry. The used time then starts
-        again from zero. Unavailable or Refused, and the pause continues, if its end could not be made durable.
+        It is a `resume` by the vault itself; the audit entry names who paused and when. The used time then starts again
+        from zero. Unavailable or Refused, and the pause continues, if its end could not be made durable.
         """
         seconds = limit.total_seconds()
         async with session.noting:
-            # Only now: while this waited, the pause may have ended, or the call.
+            # Checked under the lock: the pause or the call may have ended while this waited.
             if session.ending is not None or not session.allowance.over(seconds, self._clock.monotonic()):
                 return False
             paused_at = datetime.fromtimestamp(session.keeping.since_ms / 1000, UTC)
@@ -155,7 +156,7 @@ class Notes:
     ) -> None:
         """Make the end of the present pause durable, with the audit entry `name`; then keep what arrives."""
         keeping = session.keeping
-        # All of a window's audio came before this: the pause takes it, whenever it comes out.
+        # All audio in the reorder window came during the pause, so the pause drops it when it leaves the window.
         late = 0 if session.feed is None else session.feed.waiting
         with session.hold_back():
             if keeping.lasting is None:
@@ -167,19 +168,19 @@ class Notes:
             counted = keeping.unnoted
             missing = pause.missing_ms + max(self._now_ms() - pause.at_ms, 0)
             ended = replace(pause, missing_ms=missing, dropped=pause.dropped + counted + late, lasting=False)
-            told = _told(name, session, actor, **detail, missing_ms=missing, dropped_bytes=ended.dropped)
+            audited = _audit(name, session, actor, **detail, missing_ms=missing, dropped_bytes=ended.dropped)
             if own:
                 session.change(at, ended)
-                session.tell(told)
+                session.tell(audited)
                 await self._write_or_wait(session)
             else:
-                await self._write(session, {at: ended}, audit=[told])
+                await self._write(session, {at: ended}, audit=[audited])
             session.keep_again(counted=counted, late=late)
 
     async def acknowledge(self, session: IngestSession) -> int:
-        """Make what a pause has dropped so far durable; return the offset to tell the recorder.
+        """Make the count of dropped bytes durable; return the offset to tell the recorder.
 
-        If the catalog does not answer, it is the last safe offset: the recorder sends a little again.
+        If the catalog does not answer, the offset is the last durable one, and the recorder sends some bytes again.
         """
         keeping = session.keeping
         if keeping.unnoted and session.ending is None:
@@ -195,7 +196,7 @@ class Notes:
                 logger.info("dropped bytes not noted", extra={"fields": {"error": error.code}})
         return session.received
 
-    # -- what recorders tell ------------------------------------------------------------------------------------
+    # -- notes and facts from recorders -------------------------------------------------------------------------
 
     async def gap(self, session: IngestSession, missing_ms: int) -> None:
         """Note that `missing_ms` milliseconds of the call are missing at the present end of the audio."""
@@ -203,9 +204,9 @@ class Notes:
             await self._remember(session, Missing(offset=session.appended, at_ms=self._now_ms(), missing_ms=missing_ms))
 
     async def rejoined(self, session: IngestSession) -> None:
-        """Note, for a live recorder that came back, the time since its last audio as a gap, if audio tells the time.
+        """Note as a gap the time since the last audio of a live recorder that reconnected.
 
-        During a pause nothing is noted: resuming counts the time.
+        Only raw audio of a known rate gives that time. During a pause this notes nothing, because resuming counts it.
         """
         media = session.recording.media
         if session.keeping.paused or media.container is not Container.RAW or not media.rate:
@@ -224,7 +225,7 @@ class Notes:
             if not await self._tenants.keeps_dtmf(session.recording.tenant):
                 return
         except Unavailable:
-            return  # without the catalog, nobody knows whether the tenant keeps them
+            return  # only the catalog knows whether the tenant keeps them
         duration = None if event.duration_ms is None else max(event.duration_ms, 0)
         tone = Tone(offset=session.appended, at_ms=self._now_ms(), digit=event.digit[:MAX_DIGIT], duration_ms=duration)
         await self._remember(session, tone)
@@ -232,26 +233,25 @@ class Notes:
     async def document(self, session: IngestSession, *, media_type: str, content: bytes) -> int:
         """Store a document about the call unchanged; return its number, from 0.
 
-        A document that is there already is not stored twice. TooLarge beyond MOST_DOCUMENTS, Conflict once the call has
-        ended.
+        An equal document is not stored twice. TooLarge beyond MOST_DOCUMENTS, Conflict once the call has ended.
         """
         async with _noting(session):
-            there = [note for note in session.keeping.notes if isinstance(note, Document)]
-            same = [at for at, note in enumerate(there) if note.content == content]
+            documents = [note for note in session.keeping.notes if isinstance(note, Document)]
+            same = [at for at, note in enumerate(documents) if note.content == content]
             if not same:
-                if len(there) >= MOST_DOCUMENTS:
+                if len(documents) >= MOST_DOCUMENTS:
                     raise TooLarge(f"a call has at most {MOST_DOCUMENTS} documents; this one was not kept")
                 session.note(
                     Document(offset=session.appended, at_ms=self._now_ms(), media_type=media_type, content=content),
                 )
             if session.unwritten:
                 await self._write(session, {})
-        return same[0] if same else len(there)
+        return same[0] if same else len(documents)
 
     async def set_aside(self, session: IngestSession, *, offset: int, pieces: Sequence[tuple[int, int]]) -> None:
-        """Note that bytes from `offset` on are not audio but parts that are kept aside, in this order.
+        """Note that the bytes from `offset` on are not audio but left-out parts, in this order.
 
-        Durable when this returns; it replaces an earlier note. Such bytes must be written after it.
+        Durable when this returns; it replaces an earlier note. Write those bytes only after this.
         """
         async with _noting(session):
             session.note_only(Aside(offset=offset, at_ms=self._now_ms(), pieces=tuple(pieces)))
@@ -259,10 +259,10 @@ class Notes:
                 await self._write(session, {})
 
     async def tell_etag(self, session: IngestSession, *, offset: int, etag: str) -> None:
-        """Note that the audio, which will end at `offset`, is acknowledged with this ETag; replaces an earlier one.
+        """Note that audio that ends at `offset` is acknowledged with this ETag; it replaces an earlier note.
 
-        Durable when this returns, or with the manifest if the catalog does not answer, so that no recorder is refused.
-        Nothing is written if the recording began with it. Unavailable if the vault has ended the recording.
+        Durable when this returns, or with the manifest if the catalog does not answer: no recorder is refused for that.
+        An equal note is not written again. Unavailable if the vault has ended the recording.
         """
         session.require_open()
         async with _noting(session):
@@ -283,7 +283,7 @@ class Notes:
                     await self._write_or_wait(session)
 
     async def facts(self, session: IngestSession, event: Facts) -> None:
-        """Seal more facts about the call with those of its row, or keep them in memory for the next note."""
+        """Add late facts to the row; while the catalog does not answer, they wait in memory for the next note."""
         await self._later(session, stated(event.facts))
 
     async def _later(self, session: IngestSession, late: CallFacts, *audit: AuditEvent) -> None:
@@ -297,26 +297,26 @@ class Notes:
         except Refused as error:
             _late_refused(session, error)
 
-    def frames_told(self, session: IngestSession) -> Mapping[str, int]:
-        """Return the row's number of unreadable frames by reason, which another process may have written."""
+    def frames_audit(self, session: IngestSession) -> Mapping[str, int]:
+        """Return the number of unreadable frames by reason in the row, which another process may have written."""
         known = facts_of(self._keyring, session.recording)
         text = "" if known is None else known.extra.get(FRAMES_LEFT_OUT, "")
         return {why: int(count) for count, why in _FRAMES.findall(text)}
 
     async def frames_left_out(self, session: IngestSession) -> None:
-        """Seal the number of unreadable frames with the facts of the row, like late facts."""
+        """Add the number of unreadable frames to the facts of the row, like late facts."""
         counts = session.frames_left_out
-        told = ", ".join(f"{counts[why]} ({why})" for why in sorted(counts))
-        late = CallFacts(extra={FRAMES_LEFT_OUT: told})
-        await self._later(session, late, _told("recording.frames_left_out", session, None, **counts))
+        text = ", ".join(f"{counts[why]} ({why})" for why in sorted(counts))
+        late = CallFacts(extra={FRAMES_LEFT_OUT: text})
+        await self._later(session, late, _audit("recording.frames_left_out", session, None, **counts))
 
     async def revise(self, session: IngestSession, late: CallFacts) -> None:
-        """Merge late facts into the row's, durable when this returns: set fields replace, tags and extras are added."""
+        """Merge late facts into the row's, see `merge`; durable when this returns."""
         async with _noting(session):
             await self._revise(session, late)
 
     async def write_late(self, session: IngestSession) -> None:
-        """Merge facts no row has yet; Unavailable if the catalog does not answer. Caller holds `session.noting`."""
+        """Write the late facts; Unavailable if the catalog does not answer. The caller holds `session.noting`."""
         if session.late is not None:
             try:
                 await self._revise(session, session.late)
@@ -327,7 +327,7 @@ class Notes:
     async def _revise(self, session: IngestSession, late: CallFacts) -> None:
         row = session.recording
         known = facts_of(self._keyring, row) or CallFacts()
-        # The parties are read anew, as reindexing does: its tokens are not to be taken back.
+        # Parse the parties again, as reindexing does: else this would undo the tokens that reindexing wrote.
         merged = read_parties(merge(parties_as_sent(known), late), await self._tenants.region(row.tenant), known=known)
         if merged == known:
             return
@@ -343,10 +343,9 @@ class Notes:
             sealed_facts=sealed,
             caller_token=caller,
             called_token=called,
-            audit=[_told("recording.facts_revised", session, None)],
+            audit=[_audit("recording.facts_revised", session, None)],
         )
-        # The manifest copies the row as it is known here.
-        # Not `row`: the recording's head may have been read meanwhile.
+        # The manifest copies the row from the session. Not from `row`: storing may have changed the media meanwhile.
         session.revise(sealed_facts=sealed, caller_token=caller, called_token=called)
 
     # -- rows ---------------------------------------------------------------------------------------------------
@@ -360,7 +359,7 @@ class Notes:
             await self._write_or_wait(session)
 
     async def _write_or_wait(self, session: IngestSession) -> None:
-        """Write what is unwritten; if the catalog does not answer, the next note or the manifest writes it."""
+        """Write the unwritten notes; if the catalog does not answer, the next note or the manifest writes them."""
         try:
             await self._write(session, {})
         except Unavailable as error:
@@ -382,10 +381,10 @@ class Notes:
 
 
 async def take_up(catalog: NoteRows, session: IngestSession, *, clock: Clock, pause_max: timedelta) -> None:
-    """Give a resumed session the notes of its row; a call that was paused still is.
+    """Load the notes of a resumed session; a call that was paused stays paused.
 
-    The used part of `pause_max` comes from the notes. A note that does not open is logged, and its number is kept by an
-    empty one.
+    The used part of `pause_max` is computed from the notes. A note that does not open is logged and replaced by an
+    empty one, so that the numbers of the others stay.
     """
     notes: list[Note] = []
     for at, sealed in (await catalog.notes(session.recording.id)).items():
@@ -415,10 +414,10 @@ def merge(known: CallFacts, late: CallFacts) -> CallFacts:
 
 @asynccontextmanager
 async def _noting(session: IngestSession) -> AsyncIterator[None]:
-    """One note at a time; Conflict once the recording is ending, because its manifest has the earlier notes."""
+    """Hold `session.noting`; Conflict once the recording is ending, because its manifest has only the earlier notes."""
     async with session.noting:
         if session.ending is not None:
-            raise Conflict("the call has ended; nothing more is noted of it")
+            raise Conflict("the call has ended; no further note can be added")
         yield
 
 
@@ -429,6 +428,6 @@ def _late_refused(session: IngestSession, error: VaultError) -> None:
     )
 
 
-def _told(name: str, session: IngestSession, actor: Principal | None, **detail: Any) -> AuditEvent:
+def _audit(name: str, session: IngestSession, actor: Principal | None, **detail: Any) -> AuditEvent:
     row = session.recording
     return event(name, actor, tenant=row.tenant, target=row.id, detail=detail)

@@ -1,4 +1,4 @@
-"""Records: one session for each recording; every piece is sealed on arrival and durable before it is acknowledged.
+"""Owns the open recordings. Every piece is sealed on arrival, and durable before it is acknowledged.
 
 Create order: cohort seed durable in the keyring → catalog row with its coordinates → journal header with the first
 commit → accept. A crash after the row leaves an open recording without bytes, which the grace period closes.
@@ -33,7 +33,7 @@ from vault.services.surroundings import Surroundings
 from vault.services.tenants.tenants import Tenants
 
 OPEN_RECORDINGS: Final = Resource(
-    name="recordings", what="open recordings", full="as many recordings are open as this server takes"
+    name="recordings", what="open recordings", full="too many recordings are open on this server"
 )
 _TICK_SECONDS = 0.5
 _AGAIN_SECONDS = 5.0
@@ -55,7 +55,7 @@ class IngestLimits:
 
 
 class Ingest:
-    """Owns the open recordings of this process."""
+    """The open recordings of this process: finds, begins, continues, writes and ends them."""
 
     def __init__(
         self,
@@ -117,11 +117,11 @@ class Ingest:
     # -- looking up ---------------------------------------------------------------------------------------------
 
     def live(self, recording: RecordingId) -> IngestSession | None:
-        """Return the session of a recording that is not stored yet; None without one."""
+        """Return the session of an unfinished recording; None without one."""
         return self._by_id.get(recording)
 
     def live_call(self, tenant: TenantId, call_key: str) -> IngestSession | None:
-        """Return the session of a recorder's call key; None without one."""
+        """Return the session with this call key; None without one."""
         return self._by_call.get((tenant, call_key))
 
     def live_numbers(self, tenant: TenantId, call_key: str) -> Sequence[int]:
@@ -150,7 +150,7 @@ class Ingest:
 
     @property
     def unstored_bytes(self) -> int:
-        """Durable bytes that only the journal has."""
+        """How many durable bytes only the journal has."""
         return sum(session.durable - session.stored for session in self._by_id.values())
 
     @property
@@ -163,14 +163,14 @@ class Ingest:
         if row.node != self.node:
             raise Unavailable(
                 f"this call is being recorded on another node, {row.node}; nothing was taken in",
-                hint="come back: a balancer that hashes tenant and call key leads a call to its node",
+                hint="try again: a balancer that hashes tenant and call key leads a call to its node",
                 retry_after_seconds=2,
             )
         session = self._by_id.get(row.id)
         if row.id in self._beginning.doubtful or (
             session is not None and not session.uploads and session.ending is None
         ):
-            raise Unavailable("this call is just being taken up again; nothing was taken in", retry_after_seconds=2)
+            raise Unavailable("this call is being resumed by the server; nothing was taken in", retry_after_seconds=2)
 
     @property
     def uploading(self) -> int:
@@ -185,7 +185,7 @@ class Ingest:
     # -- starting and continuing --------------------------------------------------------------------------------
 
     def admit(self, tenant: TenantId) -> None:
-        """Raise Unavailable, with the reason, unless a new recording of the tenant would be accepted now."""
+        """Raise Unavailable with the reason if a new recording of the tenant would be refused now."""
         self._require_taking()
         if self._make_way(tenant) is None:
             self._shares.require(tenant)
@@ -201,12 +201,12 @@ class Ingest:
             raise refusal
 
     def _make_way(self, tenant: TenantId) -> IngestSession | None:
-        """Return the upload to end for a new recording of a tenant below its share, if there is no other room."""
+        """Return the session to end so that a tenant below its share gets room; None if that is not needed."""
         waiting = (self._waiting.least(TenantId(each)) for each in self._shares.over(tenant))
         return next((each for each in waiting if each is not None), None)
 
     def displace(self, session: IngestSession) -> None:
-        """End a session that waits for its recorder soon, as at the end of its grace."""
+        """End a session that waits for its recorder, as if its grace period were over."""
         session.displace()
         self._waiting.discard(session)
         self._displaced.set()
@@ -214,8 +214,8 @@ class Ingest:
     async def start(self, call: CallStart, *, actor: Principal) -> IngestSession:
         """Create the recording and attach this upload to it; Conflict if the call key is taken.
 
-        Unauthenticated if the actor's token is expired and was accepted only to finish what it began. If there is no
-        room, a recording that waits for its recorder is ended, of a tenant above its share.
+        Unauthenticated if the actor's token is expired: it may only finish what it began. If there is no room, a
+        recording of a tenant above its share is ended, if one waits for its recorder.
         """
         if actor.expired:
             raise unknown_token()
@@ -225,7 +225,7 @@ class Ingest:
             raise Conflict("another upload for this call key is under way")
         if (least := self._make_way(call.tenant)) is not None:
             self.displace(least)
-            least.give_place()  # it is the new one's at once
+            least.give_place()  # the new recording has the place at once; the old one ends a little later
             self._shares.give(least.recording.tenant)
             self._shares.displaced()
         self._shares.take(call.tenant)
@@ -263,15 +263,15 @@ class Ingest:
         if `offset` is given and differs. Bytes dropped by pauses count, see `IngestSession.received`.
         """
         if session.owner is not owner:
-            raise Conflict("this call is being uploaded in parts, which nothing else continues or ends")
-        # What was displaced still comes to its best end, with parts that lie elsewhere.
+            raise Conflict("this call is being uploaded in parts; only that upload can continue or end it")
+        # Its owner may still complete a displaced upload with the parts in the spool.
         if session.uploads or (session.leaving if owner is None else session.ending is not None):
             raise Conflict("another upload for this call key is under way or it has just ended")
         session.attach()
         self._waiting.discard(session)
         try:
             await self._settle(session)
-            # Dropped bytes whose note could not be written are sent and dropped again.
+            # If the note of dropped bytes cannot be written, the recorder sends them again and they are dropped again.
             await self._notes.acknowledge(session)
             await self._notes.forget_etag(session)
             session.keeping.continue_at(session.durable)
@@ -286,9 +286,9 @@ class Ingest:
         return session.received
 
     async def told(self, session: IngestSession, call: Joiner) -> None:
-        """Add what a recorder states that continues another token's recording to what that one stated."""
+        """Add the facts of a recorder that continues another token's recording to the recording's facts."""
         if session.begun_by != call.actor.token_id:
-            with suppress(Conflict):  # it is ending meanwhile, and so not continued
+            with suppress(Conflict):  # the recording is ending meanwhile, so it is not continued
                 await self._notes.facts(session, Facts(facts=call.facts))
 
     async def _settle(self, session: IngestSession) -> None:
@@ -311,7 +311,7 @@ class Ingest:
     def take(self, session: IngestSession, piece: bytes) -> bool:
         """Write one piece as `write` does, if that needs no waiting; otherwise False, and nothing is written."""
         if not session.take(piece, most=self.limits.max_recording_bytes):
-            return False  # `write` finds the same, and raises or waits
+            return False  # `write` then raises or waits
         entry = session.entry
         if entry is not None and entry.appended - session.stored >= self.storer.cut_bytes:
             self.storer.poke(session)
@@ -320,9 +320,9 @@ class Ingest:
     async def write(self, session: IngestSession, piece: bytes, *, bounded: bool = True) -> None:
         """Write one piece: sealed when this returns, durable after a later commit; waits while too much is in flight.
 
-        What arrives while the call is paused is dropped: neither sealed nor hashed nor written. Unavailable once the
-        vault has ended the recording. TooLarge beyond a recording's limit, unless not `bounded`: bytes acknowledged
-        before may be stored twice.
+        A piece that arrives while the call is paused is dropped: neither sealed nor hashed nor written. Unavailable
+        once the vault has ended the recording. TooLarge beyond a recording's limit if `bounded`; bytes that were
+        acknowledged before are written without that bound.
         """
         while session.resuming:
             async with session.noting:
@@ -344,16 +344,16 @@ class Ingest:
             self.storer.poke(session)
 
     def _open_entry(self, session: IngestSession) -> JournalEntry:
-        """Begin, or continue after the stored bytes, in the journal's current file."""
+        """Open an entry in the journal's current file, after the stored bytes."""
         opening = JournalOpening(recording=session.recording.id, coordinate=session.recording.audio)
         entry = self._journal.open(opening, session.key, offset=session.stored)
         session.continue_in(entry)
         return entry
 
     async def _room(self, session: IngestSession, piece: bytes) -> bool:
-        """Make the recorder wait while the journal drains; Unavailable after a while, with nothing of the piece kept.
+        """Append a piece as soon as the full journal has room; JournalFull after ten seconds, with the piece not kept.
 
-        False if the call was paused meanwhile, and the piece dropped.
+        False if the call was paused meanwhile and the piece dropped.
         """
         assert session.entry is not None
         for pause in ROOM_PAUSES:
@@ -380,9 +380,9 @@ class Ingest:
             await session.entry.barrier()
 
     async def finish(self, session: IngestSession, *, ended: str = "sealed") -> None:
-        """Make everything durable, then the end; after this the recording is completed even after a crash.
+        """Make the received bytes durable, then the end: from then on the recording is completed even after a crash.
 
-        Unavailable if the vault is ending or has ended it for another reason.
+        Unavailable if the vault is ending it or has ended it for another reason.
         """
         if session.keeping.unnoted:
             await self._notes.acknowledge(session)
@@ -402,7 +402,7 @@ class Ingest:
         self.storer.poke(session)
 
     def detach(self, session: IngestSession) -> None:
-        """Detach the upload, which broke off without an end: the grace period begins."""
+        """Detach an upload that broke off without an end: the grace period begins."""
         session.detach(now=self._clock.monotonic())
         self._waiting.add(session)
 
@@ -436,7 +436,7 @@ class Ingest:
     # -- background ---------------------------------------------------------------------------------------------
 
     async def run(self) -> None:
-        """Close recordings without a recorder, or displaced ones, and end overlong pauses; until cancelled."""
+        """Until cancelled, end recordings that are displaced or whose grace period is over, and end overlong pauses."""
         async with asyncio.TaskGroup() as group:
             group.create_task(self._close_left())
             # A task of its own: it may wait for the catalog, and closing recordings must not.
@@ -460,7 +460,7 @@ class Ingest:
                     await self._truncate(session, "recorder_gone")
 
     async def _end_pauses(self) -> None:
-        """While the catalog does not answer, try one pause every five seconds: others would only wait as long."""
+        """End overlong pauses; while the catalog does not answer, try one every five seconds instead of all."""
         while True:
             await asyncio.sleep(_TICK_SECONDS)
             limit = self.limits.pause_max
@@ -484,14 +484,14 @@ class Ingest:
                 )
 
     def pause_left(self, session: IngestSession) -> timedelta | None:
-        """Return after what time the vault ends the session's pause; None without one."""
+        """Return how long the session's pause may still last before the vault ends it; None without a pause."""
         left = session.allowance.left(self.limits.pause_max.total_seconds(), self._clock.monotonic())
         return None if left is None else timedelta(seconds=left)
 
     async def _look_up(self) -> None:
-        """Resume a recording whose creation had no answer, once its row is found: its recorder may come back.
+        """Resume each recording whose creation had no answer, once its row is found: its recorder may come back.
 
-        The row may still appear, so it is looked for as long as this process runs.
+        Such a row may appear late, so this process looks for it as long as it runs.
         """
         for identifier in tuple(self._beginning.doubtful):
             try:
@@ -509,7 +509,7 @@ class Ingest:
                 await session.before_end()
             if session.ending is None:
                 await self._settle(session)
-            # An end that the recorder had sent before it left stands.
+            # An end that the recorder sent before it left stays as it is.
             ended = session.ending or ("sealed" if session.complete else f"truncated:{reason}")
             await self.finish(session, ended=ended)
         except Unavailable as error:
@@ -519,18 +519,21 @@ class Ingest:
             )
 
     async def truncate_all(self, reason: str, *, uploading: bool) -> None:
-        """Close what is still being sent, except resumable uploads, or what waits for its recorder."""
+        """Truncate the recordings that are being sent (`uploading`), or those that wait for their recorder.
+
+        Resumable uploads that are being sent stay open: their clients come back after the restart.
+        """
         for session in tuple(self._by_id.values()):
-            kept = uploading and session.resumable  # its client comes back after the restart
+            kept = uploading and session.resumable
             if bool(session.uploads) is uploading and session.ended is None and not kept:
                 await self._truncate(session, reason)
 
     async def recover(self) -> Sequence[RecordingId]:
-        """Resume what an earlier incarnation of this node left in its journal and the catalog."""
+        """Resume the recordings that an earlier process of this node left open; return their ids."""
         return [self._continue(session) async for session in self._takeup.own()]
 
     async def abandon(self, node: NodeId) -> Sequence[RecordingId]:
-        """Resume the open rows of a node whose journal is lost, to be finished with what is stored of them."""
+        """Take over the open recordings of a node whose journal is lost, to end them with their stored bytes."""
         return [self._continue(session) async for session in self._takeup.abandoned(node)]
 
     def _continue(self, session: IngestSession) -> RecordingId:

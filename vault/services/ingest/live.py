@@ -1,4 +1,4 @@
-"""One live connection into a recording, for every dialect: a machine's events in, an IngestSession out."""
+"""Writes the events of one live connection, of any dialect, into a recording."""
 
 from __future__ import annotations
 
@@ -36,9 +36,9 @@ class FeedParts:
 class Feed:
     """Writes one recorder's events into its recording.
 
-    `silent_seconds` tells for how long nothing has come; `replaced` is called when another connection takes over;
-    `waiting` is the machine's. Call `begin` with the first event, `apply` with every later one, and `lost` when the
-    connection is lost.
+    `silent_seconds` returns for how long nothing has arrived. `replaced` is called when another connection takes over.
+    `waiting` returns the bytes in the dialect machine's reorder window. Call `begin` with the first event, `apply` with
+    every later one, and `lost` when the connection is lost.
     """
 
     def __init__(
@@ -67,10 +67,10 @@ class Feed:
         A call key whose recording has ended leads to a further recording, `key~2` and so on: a live call is never
         refused for its name. Conflict while another connection is live under it.
         """
-        said = call_key or started.call_key
-        if said is None:
+        name_of_call = call_key or started.call_key
+        if name_of_call is None:
             raise Invalid("the recorder names no call", hint="add ?call_key=… to the address")
-        key = call_key_of(said)
+        key = call_key_of(name_of_call)
         retention = await self._parts.tenants.retention(self._tenant)
         async for name in self._parts.call_keys.to_try(self._tenant, key):
             call = CallStart(
@@ -101,7 +101,7 @@ class Feed:
             session.feed.give_way()
         await ingest.attach(session, offset=None, call=joiner)
         try:
-            if session.own_pause:  # the recorder paused on its broken connection and cannot resume that on this one
+            if session.own_pause:  # paused on the broken connection; the recorder cannot resume that pause on this one
                 await self._parts.notes.resume(session, actor=self._actor, own=True)
             await self._parts.notes.rejoined(session)
         except BaseException:
@@ -124,7 +124,7 @@ class Feed:
 
     @property
     def waiting(self) -> int:
-        """How many of the next bytes stand for time whose audio the machine has already."""
+        """See `LiveFeed.waiting`."""
         return self._waiting()
 
     def give_way(self) -> None:
@@ -133,7 +133,7 @@ class Feed:
         self._replaced()
 
     def take(self, piece: bytes) -> bool:
-        """Seal a piece of audio at once; False, with nothing written, if it has to wait: then `apply` it."""
+        """Seal a piece of audio at once; False, with nothing written, if it has to wait and needs `apply`."""
         session = self.session
         return session is not None and not self.ended and self._parts.ingest.take(session, piece)
 
@@ -146,7 +146,7 @@ class Feed:
             case Ended():
                 await self._end(session, clean=event.clean)
             case Gap():
-                # A pause counts its time itself.
+                # During a pause, the note of the pause counts the time.
                 await self._parts.notes.gap(session, 0 if session.keeping.paused else event.missing_ms)
             case Paused():
                 await self._parts.notes.pause(session, actor=self._actor, own=True)
@@ -177,22 +177,22 @@ class Feed:
             await self.told()
 
     async def told(self) -> None:
-        """Note how many frames could not be read: the first at once, the total at the end of the connection."""
+        """Note how many frames could not be read: called at the first one, and at the end of the connection."""
         if self._untold and self.session is not None and not self.ended:
             self._untold = 0
             await self._parts.notes.frames_left_out(self.session)
 
     async def _resume(self, session: IngestSession) -> None:
-        """End the pause; if it was ended otherwise before, note what was not sent since then as a gap."""
+        """End the pause; if something else ended it before, note the audio not sent since then as a gap."""
         if session.keeping.paused:
             await self._parts.notes.resume(session, actor=self._actor, own=True)
         else:
             await self._parts.notes.rejoined(session)
 
     async def _finish(self, session: IngestSession) -> None:
-        """End in order; waits for room in a full journal as audio does, because a live recorder cannot end again.
+        """End the recording; waits for room in a full journal, because a live recorder cannot send its end again.
 
-        A call without any audio is not sealed: a hang-up does not show that there was nothing to record.
+        A call without any audio ends as truncated: a hang-up does not show that there was nothing to record.
         """
         ended = RecordingState.SEALED.value if session.sent else f"{RecordingState.TRUNCATED}:{EMPTY}"
         try:

@@ -1,4 +1,4 @@
-"""The first durable things of a recording: its coordinates, its sealed facts, its row; and who may continue it."""
+"""Open rows: who may continue one, how one begins, and how one is resumed after a restart."""
 
 from __future__ import annotations
 
@@ -43,18 +43,27 @@ from vault.retention.periods import Period
 from vault.retention.policy import Lifetime, StartEffect, joined_at, lifetime, period_instant
 from vault.services.audit import event
 from vault.services.ingest.call_notes import take_up
-from vault.services.ingest.sessions import BEGUN_BY, STATED_START, CallStart, IngestSession, stated
+from vault.services.ingest.sessions import CallStart, IngestSession
 from vault.services.recordings.dossiers import Coordinates
-from vault.services.recordings.search import CALL_KEY, S3_KEY, BlindIndex, extra_of, facts_of
+from vault.services.recordings.search import (
+    BEGUN_BY,
+    CALL_KEY,
+    S3_KEY,
+    STATED_START,
+    BlindIndex,
+    extra_of,
+    facts_of,
+    stated,
+)
 from vault.services.surroundings import Surroundings
 from vault.services.tenants.tenants import Tenants
 
 # -- joining ------------------------------------------------------------------------------------------------------
-# Who may continue a recording: its own token, or another one that does not shorten its call's retention.
+# A recording may be continued by the token that began it, or by another token that would not keep it longer.
 #
-# A call key is not secret, so any recorder can begin a call under a name that another is about to use. A recording
-# has the dates of the one that began it. Another token therefore joins it only if it is kept as long as that token's
-# own statement would require; else its call becomes a recording of its own, under the next name.
+# A call key is not secret, so any recorder can begin a call under a name that another is about to use. The recorder
+# that begins a recording decides its dates. So another token joins only if the recording is kept at least as long as
+# that token's own statement requires. Otherwise its call becomes a recording of its own, under the next name.
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,17 +76,18 @@ class Joiner:
     media: Media | None = None
     """None while the format is not known."""
     keep_until: datetime | None = None
+    """See `CallStart.keep_until`."""
 
     @classmethod
     def of(cls, call: CallStart, actor: Principal) -> Joiner:
-        """Return the joiner that would begin a call."""
+        """Return what the beginning of a call states."""
         return cls(
             actor=actor, facts=call.facts, started_at=call.started_at, media=call.media, keep_until=call.keep_until
         )
 
 
 class Joining:
-    """Computes how long a call is kept for what is stated of it, and who may join it."""
+    """Computes how long a call is kept, and decides which recorders may join a recording."""
 
     def __init__(
         self,
@@ -110,7 +120,7 @@ class Joining:
         )
 
     async def may(self, call: Joiner, session: IngestSession) -> bool:
-        """Tell whether a call may continue a recording, or repeat it if that has ended."""
+        """Tell whether a call may continue an open recording, or repeat an ended one."""
         row = session.recording
         if session.ended is not None:
             return await self._may(replace(call, media=None), row, session.begun_by, receipt=row.created_at)
@@ -128,7 +138,7 @@ class Joining:
 
     async def _may(self, call: Joiner, row: Recording, begun_by: TokenId | None, *, receipt: datetime) -> bool:
         if call.keep_until is not None and call.keep_until > row.retain_until:
-            return False  # a date is not moved
+            return False  # joining never moves the end of retention
         if call.media is not None and not fits_declaration(row.media, call.media):
             return False
         if begun_by == call.actor.token_id:
@@ -143,18 +153,18 @@ class Joining:
             known = facts_of(self._keyring, row)
         except IntegrityError:
             return True
-        said = stated(facts)
-        if known is None or (said.caller, said.called, said.direction) == (None, None, None):
+        claim = stated(facts)
+        if known is None or (claim.caller, claim.called, claim.direction) == (None, None, None):
             return False
-        return contradict(known, read_parties(said, await self._tenants.region(row.tenant)))
+        return contradict(known, read_parties(claim, await self._tenants.region(row.tenant)))
 
 
 def imports(actor: Principal, now: datetime) -> bool:
-    """Tell whether the actor's recordings have their true dates, however long ago."""
+    """Tell whether the actor may import recordings now, which keep their stated dates, however old."""
     return actor.imports_until is not None and now < actor.imports_until
 
 
-# -- open rows ----------------------------------------------------------------------------------------------------
+# -- rows rebuilt without their facts -----------------------------------------------------------------------------
 
 _NONCE_BYTES = 12
 _CLASS = "recording"
@@ -165,11 +175,11 @@ logger = logging.getLogger(__name__)
 
 
 class NewRows(OpenRecordingRows, TenantRows, Protocol):
-    """What a row that begins asks of the catalog."""
+    """The catalog operations that a new row needs."""
 
 
 class TakeUpRows(NewRows, RecordingLookup, NoteRows, Protocol):
-    """What taking up open recordings asks of the catalog."""
+    """The catalog operations that resuming open recordings needs."""
 
 
 async def own_tenant(catalog: TenantRows, tenant: TenantId, *, at: datetime) -> bool:
@@ -194,7 +204,7 @@ async def stub_row(
     surroundings: Surroundings,
     node: NodeId | None = None,
 ) -> Recording:
-    """Return an open row for a call whose facts are lost: new ones that say nothing, under a fresh coordinate."""
+    """Return an open row for a call whose facts are lost: with empty facts, sealed under a fresh coordinate."""
     tenant = audio.cohort.tenant
     metadata = await coordinates.metadata(tenant, surroundings.clock.now())
     row = Recording(
@@ -221,16 +231,16 @@ async def stub_row(
 
 
 def committed(row: Recording, keyring: Keyring) -> Recording:
-    """Return the row with the commitments to those of its keys that there are."""
+    """Return the row with a commitment to each of its keys that still exists."""
 
-    def known(place: Coordinate) -> bytes | None:
+    def commit(place: Coordinate) -> bytes | None:
         return commitment(keyring.derive(place)) if keyring.derivable(place) else None
 
-    return replace(row, audio_commitment=known(row.audio), metadata_commitment=known(row.metadata))
+    return replace(row, audio_commitment=commit(row.audio), metadata_commitment=commit(row.metadata))
 
 
 def rebuilt(row: Recording, *, source: str, size: int) -> AuditEvent:
-    """Describe a row that was rebuilt from its manifest, its segments or the journal."""
+    """Return the audit event of a row that was rebuilt from `source`: its manifest, its segments or the journal."""
     return event("recording.rebuilt", None, tenant=row.tenant, target=row.id, detail={"from": source, "bytes": size})
 
 
@@ -243,7 +253,7 @@ async def row_from_journal(
     node: NodeId,
     surroundings: Surroundings,
 ) -> Recording | None:
-    """Give a recording that only the journal knows an open row; None, and it is logged, if its period is swept."""
+    """Create an open row for a recording that only the journal has; log and return None if its period is swept."""
     row = await stub_row(
         RecordingId(found.opening.recording),
         found.opening.coordinate,
@@ -254,9 +264,9 @@ async def row_from_journal(
         node=node,
     )
     await own_tenant(catalog, row.tenant, at=surroundings.clock.now())
-    told = rebuilt(row, source="journal", size=found.durable - found.first_offset)
+    rebuilt_event = rebuilt(row, source="journal", size=found.durable - found.first_offset)
     try:
-        await catalog.create_recording(row, begun_before=True, audit=[told])
+        await catalog.create_recording(row, begun_before=True, audit=[rebuilt_event])
     except TooLate:
         logger.error(  # noqa: TRY400  # the fact, not the trace
             "the journal holds a recording that the catalog does not know; it is kept",
@@ -266,9 +276,11 @@ async def row_from_journal(
     return row
 
 
+# -- beginning ----------------------------------------------------------------------------------------------------
+
 _DEFAULT_CLASS = "recording"
 _LOCKED_CLASS = "object_lock"
-"""Of a recording whose date is the one that its recorder asked for, later than that of any policy."""
+"""The class of a recording whose recorder asked for a later date than the policy gives."""
 
 
 class Beginning:
@@ -296,15 +308,15 @@ class Beginning:
         self._node = node
         self._metrics = surroundings.metrics
         self.doubtful: set[RecordingId] = set()
-        """Whose row may or may not exist: its commit's answer was lost."""
+        """Recordings whose row may or may not exist, because the answer to its commit was lost."""
 
     async def create(self, call: CallStart, *, actor: Principal) -> tuple[Recording, DataKey]:
         """Return the new open row and its key; Conflict if the call key is taken.
 
-        No start that a recorder states is refused; what it does to the retention is counted and in the audit trail.
+        Any stated start is accepted; its effect on the retention is counted and audited.
 
-        The key is derived before there is a row: a row without a session would hold its call key until a restart. A
-        rotation that ends between the two makes this begin again, under a key that no copy from before it opens.
+        The key is derived before the row exists: a row without a session would block its call key until a restart. If a
+        rotation of the keyring ends in between, this begins again under a key of the new generation.
         """
         try:
             return await self._create(call, actor=actor)
@@ -318,18 +330,18 @@ class Beginning:
     async def _create(self, call: CallStart, *, actor: Principal) -> tuple[Recording, DataKey]:
         now = self._joining.now()
         life = self._joining.life(Joiner.of(call, actor), call.retention, receipt=now)
-        # No policy gave a date that is its recorder's.
+        # The date is the recorder's own, not the policy's.
         locked = life.retain_until == call.keep_until
         identifier = RecordingId(new_id("rec", at=now, entropy=self._entropy))
         metadata = await self._coordinates.metadata(call.tenant, now)
-        said = read_parties(stated(call.facts), await self._region(call.tenant))
+        parsed = read_parties(stated(call.facts), await self._region(call.tenant))
         noted = {**_noted(call.started_at, life), **_left_out(call.facts)}
         if locked:
             noted["locked_until"] = rfc3339(life.retain_until)
-        extra = {**said.extra, **call.terms, CALL_KEY: call.call_key, BEGUN_BY: actor.token_id}
+        extra = {**parsed.extra, **call.terms, CALL_KEY: call.call_key, BEGUN_BY: actor.token_id}
         if call.started_at is not None and life.effect is StartEffect.REPLACED:
             extra[STATED_START] = rfc3339(call.started_at)
-        facts = replace(said, extra=extra)
+        facts = replace(parsed, extra=extra)
         metadata_key = self._keyring.derive(metadata)
         sealed = seal_facts(metadata_key, identifier, facts, nonce=self._entropy(12))
         audio = await self._coordinates.audio(call.tenant, life.retain_until)
@@ -368,7 +380,7 @@ class Beginning:
         try:
             await asyncio.shield(creating)
         except asyncio.CancelledError:
-            # The catalog carries out what it has begun: its row would hold the call key until a restart.
+            # The catalog still completes the write, and the row would then block the call key until a restart.
             self.doubtful.add(identifier)
             creating.add_done_callback(partial(self._created_unheard, identifier))
             raise
@@ -376,9 +388,9 @@ class Beginning:
             self.doubtful.add(identifier)
             raise
         except TooLate as error:
-            # Only where the floor is next to nothing: a sweep came between the look at the clock and the row.
+            # Only with a tiny retention floor: a sweep ran between the reading of the clock and the row.
             raise Unavailable(
-                "a sweep passed the end of the recording as it began; nothing was taken in", retry_after_seconds=1
+                "the recording's retention ended while it began; nothing was taken in", retry_after_seconds=1
             ) from error
         self._metrics.stated_starts.labels(life.effect.value).inc()
         for name, why in call.facts.unusable.items():
@@ -386,11 +398,11 @@ class Beginning:
         return recording, key
 
     def looked_up(self, identifier: RecordingId) -> None:
-        """The row was found, and is taken up or over."""
+        """Stop looking for a row that was found."""
         self.doubtful.discard(identifier)
 
     def _created_unheard(self, identifier: RecordingId, creating: asyncio.Future[None]) -> None:
-        """Forget a row that will not come: only one that is there, or may be, is looked for."""
+        """Stop looking for a row whose write is known to have failed."""
         error = None if creating.cancelled() else creating.exception()
         if creating.cancelled() or (error is not None and not isinstance(error, OutcomeUnknown)):
             self.doubtful.discard(identifier)
@@ -400,13 +412,13 @@ class Beginning:
 
 
 def _left_out(facts: CallFacts) -> Mapping[str, str]:
-    """Return which facts the audit trail says were not kept: none by a name that its recorder chose."""
+    """Return the audit detail about facts that were not kept: their kinds, never a name that the recorder chose."""
     kinds = sorted({kind_of(name) for name in facts.unusable})
     return {"facts_left_out": ", ".join(kinds)} if kinds else {}
 
 
 def _noted(stated_start: datetime | None, life: Lifetime) -> Mapping[str, str]:
-    """Return what the audit trail says of a stated start that changed a life or was replaced."""
+    """Return the audit detail about a stated start that changed the retention or was replaced."""
     if stated_start is None or life.effect is StartEffect.NONE:
         return {}
     return {
@@ -417,8 +429,11 @@ def _noted(stated_start: datetime | None, life: Lifetime) -> Mapping[str, str]:
     }
 
 
+# -- resuming -----------------------------------------------------------------------------------------------------
+
+
 class TakeUp:
-    """Makes sessions of open rows; whoever asks adopts them."""
+    """Makes sessions of open rows; the caller adopts them."""
 
     def __init__(
         self,
@@ -441,11 +456,11 @@ class TakeUp:
     async def own(self) -> AsyncIterator[IngestSession]:
         """Replay the journal and yield a session for each of this node's open rows.
 
-        A recording that the catalog does not know gets a row again: the catalog is older than the journal. Journal
-        bytes of one that it knows as another node's stay on disk untouched and are logged.
+        A recording without a row gets one again, because the catalog may be an older copy than the journal. If the row
+        belongs to another node, the journal bytes stay on disk untouched and a line is logged.
         """
-        found_now = await self._journal.replay(self._keyring.derive, skip=lambda _: False)
-        replayed = {found.opening.recording: found for found in found_now}
+        replay = await self._journal.replay(self._keyring.derive, skip=lambda _: False)
+        replayed = {found.opening.recording: found for found in replay}
         rows = {row.id: row for row in await self._catalog.open_recordings(node=self._journal.node)}
         for identifier, found in replayed.items():
             if identifier not in rows:
@@ -460,7 +475,10 @@ class TakeUp:
                 yield session
 
     async def _unknown(self, identifier: RecordingId, found: ReplayedRecording) -> Recording | None:
-        """Return a new row for a recording without one; let go of what is finished, keep what is another node's."""
+        """Return a new row for a recording without one; None if it is finished or another node's.
+
+        The journal entry of a finished one is closed; that of another node's is kept.
+        """
         try:
             row = await self._catalog.recording(identifier)
         except NotFound:
@@ -478,7 +496,7 @@ class TakeUp:
                 extra={"fields": {"recording": identifier}},
             )
         else:
-            found.entry.close()  # finished before the crash: everything is stored
+            found.entry.close()  # finished before the crash, so all its bytes are stored
         return None
 
     async def abandoned(self, node: NodeId) -> AsyncIterator[IngestSession]:
@@ -491,7 +509,7 @@ class TakeUp:
                 yield session
 
     async def session(self, row: Recording, found: ReplayedRecording | None) -> IngestSession | None:
-        """Return what is stored of an open row, what the journal has of it, its notes; None if its key is gone."""
+        """Return a session with the row's segments, journal bytes and notes; log and return None if its key is gone."""
         try:
             key = self._keyring.derive(row.audio)
         except Shredded:

@@ -1,7 +1,7 @@
-"""Which bytes of a recorder's stream are kept: all except those that arrive while the call is paused.
+"""Decides which bytes of a recorder's stream are kept: all except those that arrive while the call is paused.
 
-Dropping begins with the next byte, even within a sample frame, and ends only after whole frames were dropped. So no
-byte sent during a pause is kept, and the audio after it is in phase with the audio before.
+Dropping begins with the next byte, even within a sample frame. It ends only when the dropped bytes are whole frames. So
+no byte sent during a pause is kept, and the audio after the pause is in phase with the audio before it.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from vault.media.descriptor import SAMPLE_BYTES
 from vault.model import Container, Media
 
 _SLACK: Final = 1.0
-"""Seconds by which notes may understate a pause: they have whole milliseconds of a clock that may be set."""
+"""Seconds by which notes may understate a pause: they have whole milliseconds, of a clock that may be set."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -28,12 +28,12 @@ class Allowance:
     paused: bool = False
 
     def used_at(self, now: float) -> float:
-        """Return what is used at `now`."""
+        """Return how many seconds are used at `now`."""
         passed = max(now - self.since, 0.0)
         return self.used + passed if self.paused else max(self.used - passed, 0.0)
 
     def turn(self, *, paused: bool, now: float) -> None:
-        """Note that the call is paused, or kept, from `now` on."""
+        """Note that the call is paused, or no longer paused, from `now` on."""
         self.used, self.since, self.paused = self.used_at(now), now, paused
 
     def renew(self, *, now: float) -> None:
@@ -55,18 +55,18 @@ def noted_use(notes: Sequence[Note], *, limit: float, now_ms: int) -> float:
     A pause that ended with the limit used up was ended by the vault. Pauses without a byte between them have one note,
     with the time of the last: they count as consecutive.
     """
-    found = Allowance()
+    allowance = Allowance()
     for note in notes:
         if not isinstance(note, Pause):
             continue
         began, missing = note.at_ms / 1000, note.missing_ms / 1000
-        # What a lasting pause has missed was before it began.
+        # The missing time of a lasting pause is that of the earlier pauses which share its note.
         first, last = (began - missing, began) if note.lasting else (began, began + missing)
-        found.turn(paused=False, now=max(first, found.since))
-        found.used += missing
-        found.used = max(found.used - int((found.used + _SLACK) / limit) * limit, 0.0)
-        found.since, found.paused = max(last, found.since), note.lasting
-    return found.used_at(now_ms / 1000)
+        allowance.turn(paused=False, now=max(first, allowance.since))
+        allowance.used += missing
+        allowance.used = max(allowance.used - int((allowance.used + _SLACK) / limit) * limit, 0.0)
+        allowance.since, allowance.paused = max(last, allowance.since), note.lasting
+    return allowance.used_at(now_ms / 1000)
 
 
 _ANY_BLOCK: Final = 48
@@ -93,9 +93,9 @@ class Keeping:
     unnoted: int = 0
     """Bytes dropped in the last pause that its note does not count yet."""
     fresh: bool = False
-    """Nothing was kept since the last pause."""
+    """Whether no byte was kept since the last pause began."""
     late: int = 0
-    """Bytes that came during the last pause, are noted as dropped, and leave a reorder window only now."""
+    """Bytes still to drop: they arrived during the last pause, and are noted, but are still in a reorder window."""
 
     @property
     def watching(self) -> bool:
@@ -125,7 +125,7 @@ class Keeping:
 
     @property
     def aside(self) -> Aside | None:
-        """What is noted of parts that were left out."""
+        """The note of the parts that were left out."""
         return next((note for note in self.notes if isinstance(note, Aside)), None)
 
     def audio(self, end: int) -> int:
@@ -133,7 +133,7 @@ class Keeping:
         return audio_end(self.notes, end)
 
     def keep(self, piece: bytes) -> bytes:
-        """Return what is kept of the next bytes."""
+        """Return those of the next bytes that are kept."""
         if self.paused:
             self.unnoted += len(piece)
             return b""
@@ -145,7 +145,7 @@ class Keeping:
             self.unnoted += owed
             piece = piece[owed:]
             if piece:
-                # From here on the note's count means whole frames, see `settled`.
+                # From here on the count of the note is rounded up to whole frames, see `_settled`.
                 self.fresh, self.unnoted = False, 0
         return piece
 
@@ -171,16 +171,16 @@ class Keeping:
         return at
 
     def count_noted(self, dropped: int) -> None:
-        """Note that `dropped` bytes are in the pause's note now."""
+        """Take `dropped` bytes off `unnoted`, because the note of the pause counts them now."""
         self.unnoted -= dropped
 
     def go_on(self, *, late: int) -> None:
-        """Keep what arrives from now on, except `late` bytes that are noted as dropped and still come."""
+        """Keep what arrives from now on, except the next `late` bytes, see `Keeping.late`."""
         self.late = late
         self.paused = False
 
     def recall(self, notes: Sequence[Note], *, end: int) -> None:
-        """Load the notes of a recording with `end` kept bytes; a call that was paused still is."""
+        """Load the notes of a recording with `end` kept bytes; a call that was paused stays paused."""
         self.notes[:] = notes
         lasting = self.lasting
         if lasting is not None:
@@ -188,7 +188,7 @@ class Keeping:
         self.continue_at(end)
 
     def continue_at(self, end: int) -> None:
-        """Continue where the recorder was told to: after `end` kept bytes and the dropped ones of the notes."""
+        """Continue after `end` kept bytes and the dropped bytes that the notes count, as the recorder was told."""
         self.unnoted = self.late = 0
         last = self.last_pause
         self.fresh = last is not None and last[1].offset >= end
@@ -200,8 +200,7 @@ class Keeping:
         """
         audio = self.audio(end)
         mine = [note for note in self.notes if not isinstance(note, Etag) or note.offset == audio]
-        found = [self._settled(note, end) for note in mine]
-        return tuple(sorted(found, key=lambda note: note.offset))
+        return tuple(sorted((self._settled(note, end) for note in mine), key=lambda note: note.offset))
 
     def _settled(self, note: Note, end: int) -> Note:
         if isinstance(note, Pause) and not note.lasting and note.offset < end:
@@ -232,9 +231,9 @@ class Keeping:
 
 def gaps_of(notes: Sequence[Note]) -> dict[int, int]:
     """Return how many milliseconds are missing at each offset, in order, whatever the reason."""
-    found: dict[int, int] = {}
+    gaps: dict[int, int] = {}
     for note in notes:
         missing = getattr(note, "missing_ms", 0)
         if missing:
-            found[note.offset] = found.get(note.offset, 0) + missing
-    return dict(sorted(found.items()))
+            gaps[note.offset] = gaps.get(note.offset, 0) + missing
+    return dict(sorted(gaps.items()))

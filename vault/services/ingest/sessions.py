@@ -33,32 +33,21 @@ from vault.ports.journal import JournalEntry, ReplayedRecording
 from vault.ports.time import Clock
 from vault.retention.periods import Period
 from vault.services.ingest.pauses import Allowance, Keeping, frame_bytes
-from vault.services.recordings.search import S3_KEY
+from vault.services.recordings.search import BEGUN_BY, GRACE, S3_KEY, TOTAL
 
-TOTAL: Final = "upload_length"
-"""The member of a call's `extra` facts that holds `CallStart.total`."""
-STATED_START: Final = "stated_start"
-"""The member of a call's `extra` facts with the start that its recorder stated and that cannot be one."""
-BEGUN_BY: Final = "begun_by"
-"""The member of a call's `extra` facts with the id of the token that began it."""
-LEFT_OUT: Final = "facts_left_out"
-"""The member of a call's `extra` facts that says which facts were not kept, and why."""
-FRAMES_LEFT_OUT: Final = "frames_left_out"
-"""The member of a call's `extra` facts that says how many frames of its streams could not be read, and why."""
 _DEFERRED: Final = "deferred"
-_GRACE: Final = "grace_seconds"
-_TERMS: Final = frozenset({TOTAL, _GRACE, STATED_START, BEGUN_BY, S3_KEY, LEFT_OUT, FRAMES_LEFT_OUT})
+"""The value of `TOTAL` while the length of a resumable upload is not known."""
 _COUNT: Final = re.compile(r"\d{1,18}", re.ASCII)
 _SECONDS: Final = re.compile(r"\d{1,12}(?:\.\d{1,6})?", re.ASCII)
 ROOM_PAUSES: Final = (0.1,) * 100
-"""Seconds before each further try to write to a full journal, as long as a recorder is held back for it."""
+"""Seconds before each further attempt to write to a full journal; the recorder waits meanwhile."""
 
 logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CallStart:
-    """What a recorder says when it begins."""
+    """What a recorder states when it begins a recording."""
 
     tenant: TenantId
     call_key: str = field(repr=False)
@@ -67,35 +56,27 @@ class CallStart:
     started_at: datetime | None
     retention: Period
     grace: timedelta | None = None
-    """How long an interrupted recording waits for its recorder, where the dialect's clients take longer than most."""
+    """How long an interrupted recording waits for its recorder; None for the vault's own `resume_grace`."""
     resumable: bool = False
-    """Whether it is an upload with an address of its own, which goes on after a restart of the server."""
+    """Whether the recording is an upload with an address of its own, which continues after a restart of the server."""
     total: int | None = None
-    """How many bytes a resumable one will have; None until its client says so."""
+    """How many bytes a resumable upload will have; None until its client states that."""
     object_key: str | None = field(default=None, repr=False)
-    """Under which S3 clients know it."""
+    """The key under which S3 clients know the recording."""
     keep_until: datetime | None = None
-    """Until when its recorder wants it kept at the least."""
+    """The earliest end of retention that the recorder asks for."""
     answer: Etag | None = None
-    """With which ETag it is to be acknowledged."""
+    """The ETag with which the upload will be acknowledged."""
 
     @property
     def terms(self) -> Mapping[str, str]:
-        """What a restart of the server must not forget, as members of the call's sealed `extra` facts."""
+        """The terms that survive a restart of the server, as members of the call's sealed `extra` facts."""
         terms = {TOTAL: _DEFERRED if self.total is None else str(self.total)} if self.resumable else {}
         if self.grace is not None:
-            terms[_GRACE] = str(self.grace.total_seconds())
+            terms[GRACE] = str(self.grace.total_seconds())
         if self.object_key not in (None, self.call_key):
             terms[S3_KEY] = self.object_key
         return terms
-
-
-def stated(facts: CallFacts) -> CallFacts:
-    """Return a recorder's facts without extras of the names that the vault itself uses, and with what was left out."""
-    extra = {name: text for name, text in facts.extra.items() if name not in _TERMS}
-    if facts.unusable:
-        extra[LEFT_OUT] = ", ".join(f"{name} ({why})" for name, why in facts.unusable.items())
-    return replace(facts, extra=extra)
 
 
 def require_end(durable: int, offset: int | None) -> None:
@@ -109,116 +90,116 @@ def require_end(durable: int, offset: int | None) -> None:
 
 
 class LiveFeed(Protocol):
-    """The live connection behind a session."""
+    """The live connection that writes a session."""
 
     @property
     def silent(self) -> bool:
-        """Whether another connection may take its place."""
+        """Whether no audio has come for so long that another connection may replace this one."""
 
     @property
     def waiting(self) -> int:
-        """How many of the next bytes it gives out stand for a time whose audio has come in already."""
+        """How many of the next bytes come from its reorder window, for audio that has already arrived."""
 
     def give_way(self) -> None:
-        """Stop writing at once: another connection continues the recording."""
+        """Stop writing at once, because another connection continues the recording."""
 
 
 @dataclass(slots=True, kw_only=True, eq=False)
 class IngestSession:
-    """An open recording. Everybody may read; what changes it are its methods."""
+    """An open recording: what has arrived, what is durable, what is stored. Only its own methods change it."""
 
     recording: Recording
     key: DataKey = field(repr=False)
     call_key: str | None = field(default=None, repr=False)
     """The recorder's name for the call, which may be a number; None if it can no longer be read."""
     begun_by: TokenId | None = None
-    """Whose token began it; None of a call from before that was kept."""
+    """The token that began it; None for an old call whose token was not kept."""
 
-    # Who sends it.
+    # Its senders.
     uploads: int = 0
-    """1 while an upload is bound to it."""
+    """1 while an upload is attached, else 0."""
     arriving: int = field(default=0, init=False)
-    """How many requests send parts of it that lie elsewhere until it is put together."""
+    """How many requests are sending parts of an upload in parts."""
     spooled: int = field(default=0, init=False)
-    """Bytes of it that were acknowledged and lie there."""
+    """Acknowledged bytes in the spool, which are not yet written to the recording."""
     detached_at: float | None = None
-    """Since when nobody sends it, in seconds of the monotonic clock."""
+    """When the last sender left, in seconds of the monotonic clock; None while an upload is attached."""
     displaced: bool = field(default=False, init=False)
-    """It had to make way for another tenant's while it waited for its recorder, and is about to end."""
+    """Whether it is about to end because another tenant needs its room."""
     placed: bool = field(default=True, init=False)
-    """It has one of the places of open recordings."""
+    """Whether it counts towards the number of open recordings."""
     grace: timedelta | None = None
-    """In place of the vault's own, see `CallStart.grace`."""
+    """See `CallStart.grace`."""
     resumable: bool = False
     """See `CallStart.resumable`."""
     total: int | None = None
     """See `CallStart.total`."""
     owner: object | None = field(default=None, init=False)
-    """Who alone may write to it: an upload in parts, which what comes by another way would neither continue nor end."""
+    """The upload in parts that alone may write to it; None if any upload may."""
     before_end: Callable[[], Awaitable[None]] | None = field(default=None, init=False)
-    """Called before the vault itself ends the recording: writes what was received and lies elsewhere, or waits for an
-    end that is on its way."""
+    """Called before the vault itself ends the recording. It writes the spooled bytes, or waits for an end that a
+    request is writing."""
     feed: LiveFeed | None = field(default=None, init=False)
-    """The connection of a live dialect that writes now."""
+    """The live connection that writes now."""
 
-    # What has come.
+    # What has arrived.
     entry: JournalEntry | None = field(default=None, init=False)
     digest: hashlib._Hash | None = field(default_factory=hashlib.sha256)
-    """Runs over every byte appended; None when bytes it covered were lost with a failed commit or when the process
-    restarted. It is then rebuilt from the durable bytes before the recording continues."""
+    """Covers every appended byte; None after a restart, and after a failed commit lost bytes that it covered. It is
+    then rebuilt from the durable bytes before the recording continues."""
     skipped: int = field(default=0, init=False)
-    """Bytes that the recorder counts and that never came: it went on after it had been refused."""
+    """Bytes that the recorder counts and that never arrived, because it continued after a refusal."""
     lossy: bool = field(default=False, init=False)
-    """Bytes that were acknowledged may be gone: its journal is damaged or lost."""
+    """Whether acknowledged bytes may be lost, because the journal is damaged or gone."""
     frames_left_out: Counter[str] = field(default_factory=Counter, init=False)
-    """How many frames of its streams could not be read, by the reason; empty until one comes to this process."""
+    """How many frames of its streams could not be read, by reason; empty until this process receives one."""
 
     # What is stored.
     segments: list[SegmentRef] = field(default_factory=list)
-    """In order; a session begins with those that the catalog knows."""
+    """In order; a session begins with those in the catalog."""
     stored: int = 0
     """The plaintext offset up to which verified segments exist."""
     examined: Examined | None = field(default=None, init=False)
-    """What its head tells beyond its declaration, until the catalog knows."""
+    """What the first bytes show beyond the declared format; None once it is in the catalog."""
     wav: WavHead | None = field(default=None, init=False)
-    """The head of a WAV, if it is all in the first segment."""
+    """The head of a WAV, if the first segment has all of it."""
     storing: bool = field(default=False, init=False)
-    """It waits for a worker that stores, or has one."""
+    """Whether it is queued for a storing worker, or has one."""
     done: asyncio.Event = field(default_factory=asyncio.Event, init=False)
+    """Set once the recording is finished and stored."""
     _recorded: int = field(init=False)
-    """How many of `segments` the catalog already knows."""
+    """How many of `segments` are in the catalog."""
     _oldest_unstored_at: float | None = field(default=None, init=False)
     _flush: bool = field(default=False, init=False)
-    """Store what is durable now, whatever its size and age."""
+    """Whether the durable bytes are stored now, whatever their number and age."""
     _patience: float = field(default_factory=lambda: random.uniform(0.6, 1.0), init=False)  # noqa: S311  # no secret
-    """Which share of their age its first segments wait: calls that began together are not cut together."""
+    """The share of their age that its first segments wait, so that calls that began together are not cut together."""
 
-    # How it ends.
+    # Its end.
     ending: str | None = field(default=None, init=False)
-    """The end that is being written; from here on nothing is taken in."""
+    """The end that is being written or durable; with one, no more bytes are accepted."""
     ended: str | None = field(default=None, init=False)
-    """The end that is durable: "sealed" or "truncated:<why>"."""
+    """The durable end: "sealed" or "truncated:<why>"."""
 
-    # What is noted of it.
+    # Its notes.
     keeping: Keeping = field(init=False)
     allowance: Allowance = field(default_factory=Allowance, init=False)
     """What its pauses have used of `ingest.pause_max`, in seconds of the monotonic clock."""
     own_pause: bool = field(default=False, init=False)
-    """The present pause was asked for by the recorder in its stream: it ends with that connection, if this process
-    still knows; after a restart it lasts as any other, because keeping too little is the lesser harm.
-    """
+    """Whether the recorder asked for the present pause in its own stream. Such a pause ends with that connection. After
+    a restart it lasts like any other, because keeping too little is the lesser harm."""
     paused_by: Principal | None = field(default=None, init=False)
-    """Who began the last pause; None if another process heard it."""
+    """Who began the last pause; None if another process received the request."""
     resuming: bool = field(default=False, init=False)
-    """A resume is being made durable: what arrives waits, because it is kept if that succeeds and else is not."""
+    """Whether a resume is being made durable. Arriving audio waits: it is kept if the resume succeeds, else dropped."""
     noting: asyncio.Lock = field(default_factory=asyncio.Lock, init=False)
-    """One note after the other, and none while the manifest is made."""
+    """Held while a note is written and while the manifest is made."""
     late: CallFacts | None = field(default=None, init=False, repr=False)
-    """Facts that no row has yet: the catalog could not take them."""
+    """Late facts that are not in the row yet, because the catalog did not answer."""
     untold: list[AuditEvent] = field(default_factory=list, init=False)
-    """What the audit trail has yet to hear of the notes."""
+    """Audit events to write with the next note."""
     _unwritten: set[int] = field(default_factory=set, init=False)
-    """Numbers of the notes that no row has yet."""
+    """Numbers of the notes that are not in the catalog yet."""
 
     def __post_init__(self) -> None:
         self.keeping = Keeping(frame=frame_bytes(self.recording.media))
@@ -226,7 +207,7 @@ class IngestSession:
 
     @classmethod
     def begun(cls, call: CallStart, recording: Recording, key: DataKey, *, begun_by: TokenId) -> IngestSession:
-        """Return the session of a new recording, with the upload that begins it bound to it."""
+        """Return the session of a new recording, with its first upload attached."""
         session = cls(
             recording=recording,
             key=key,
@@ -238,17 +219,17 @@ class IngestSession:
             total=call.total,
         )
         if call.answer is not None:
-            session.keeping.notes.append(call.answer)  # its row was written with the recording's
+            session.keeping.notes.append(call.answer)  # in the catalog already, written with the recording's row
         return session
 
     @property
     def leaving(self) -> bool:
-        """Whether it has ended, or is about to: no recorder continues it."""
+        """Whether it has ended or is about to, so that no recorder may continue it."""
         return self.ending is not None or self.displaced
 
     @property
     def empty(self) -> bool:
-        """Whether nothing of it has come."""
+        """Whether no byte of it has arrived."""
         return not self.sent and not self.spooled
 
     @property
@@ -258,33 +239,33 @@ class IngestSession:
 
     @property
     def appended(self) -> int:
-        """Plaintext bytes taken in, durable or not."""
+        """Plaintext bytes accepted, durable or not."""
         return self.stored if self.entry is None else max(self.entry.appended, self.stored)
 
     @property
     def complete(self) -> bool:
-        """Whether every byte that the recorder announced has been taken in."""
+        """Whether every byte that the recorder announced has arrived."""
         return self.total is not None and self.sent == self.total
 
     @property
     def sent(self) -> int:
-        """How many bytes of its stream the recorder has sent: those taken in, and those that pauses dropped."""
+        """How many bytes of its stream the recorder has sent: those accepted, and those that pauses dropped."""
         return self.appended + self.keeping.taken(self.appended)
 
     @property
     def ends_empty(self) -> bool:
-        """Whether it ends, or has ended, with nothing acknowledged, and its recorder did not say that this is all.
+        """Whether it ends broken off, without any acknowledged byte.
 
-        What a pause dropped was acknowledged, and so may have been what was lost.
+        Bytes that a pause dropped were acknowledged. Bytes that a damaged journal lost may have been.
         """
         broken_off = self.displaced if self.ending is None else self.ending.startswith(RecordingState.TRUNCATED)
         return broken_off and self.empty and not self.lossy
 
     @property
     def received(self) -> int:
-        """What the recorder counts as safe: durable bytes, and those before them that pauses are noted to have dropped.
+        """The durable end in the recorder's own stream: durable bytes, and dropped bytes that a note of a pause counts.
 
-        Every offset that is told to a recorder, or taken from one, is this one.
+        Every offset in a recorder's request, or in an answer to one, is in this count.
         """
         return self.durable + self.keeping.dropped(self.durable)
 
@@ -293,34 +274,34 @@ class IngestSession:
         if self.ending is not None and self.ending != unless:
             raise Unavailable(
                 "the recording was ended by the vault; what was received is durable",
-                hint="ask with HEAD how much that is",
+                hint="ask with HEAD how many bytes are durable",
             )
 
     def require_offset(self, offset: int | None) -> None:
         """Raise OffsetMismatch if `offset` is given and is not the durable end."""
         require_end(self.received, offset)
 
-    # -- who sends it -------------------------------------------------------------------------------------------
+    # -- senders ------------------------------------------------------------------------------------------------
 
     def attach(self) -> None:
-        """An upload is bound to it: it waits for nobody."""
+        """Attach an upload: the grace period ends."""
         self.uploads = 1
         self.detached_at = None
 
     def detach(self, *, now: float) -> None:
-        """No upload is bound to it; unless its end is durable, it waits for its recorder from now on."""
+        """Detach the upload. Unless the end is durable, the grace period begins now."""
         self.uploads = 0
         if self.ended is None:
             self.detached_at = now
 
     def touch(self, *, now: float) -> None:
-        """Something of it came by another way than the upload: its recorder is there, so it waits anew."""
+        """Begin the grace period again, because the recorder sent something by another request."""
         if self.detached_at is not None:
             self.detached_at = now
 
     @contextmanager
     def receiving(self) -> Iterator[None]:
-        """A request sends a part of it inside the context."""
+        """Count a request that sends a part, inside the context."""
         self.arriving += 1
         try:
             yield
@@ -328,40 +309,40 @@ class IngestSession:
             self.arriving -= 1
 
     def keep_aside(self, size: int) -> None:
-        """So many more bytes of it were acknowledged and lie elsewhere."""
+        """Count `size` more acknowledged bytes in the spool."""
         self.spooled += size
 
     def belong_to(self, owner: object, *, grace: timedelta, before_end: Callable[[], Awaitable[None]]) -> None:
-        """From now on only `owner` may write to it, with terms of its own."""
+        """Let only `owner` write to it from now on, with this grace period and `before_end`."""
         self.owner, self.grace, self.before_end = owner, grace, before_end
 
     def follow(self, feed: LiveFeed) -> None:
-        """This connection writes it now."""
+        """Note the live connection that writes it now."""
         self.feed = feed
 
     def unfollow(self) -> None:
-        """No connection writes it now."""
+        """Note that no live connection writes it now."""
         self.feed = None
 
     def displace(self) -> None:
-        """It ends soon: another tenant's has its place, or the room of its parts."""
+        """Mark it to end soon, because another tenant needs its place or the room of its parts."""
         self.displaced = True
 
     def give_place(self) -> None:
-        """Another recording has its place among the open ones already."""
+        """Give its place among the open recordings to another one."""
         self.placed = False
 
     def announce(self, total: int) -> None:
-        """Its client has said how many bytes there will be, which it says once."""
+        """Note the total number of bytes. A client states it once."""
         assert self.total in (None, total)
         self.total = total
 
-    # -- what comes ---------------------------------------------------------------------------------------------
+    # -- arriving bytes -----------------------------------------------------------------------------------------
 
     def take(self, piece: bytes, *, most: int) -> bool:
-        """Take one piece, or drop it in a pause; False, with nothing taken, if that has to wait or is refused.
+        """Append one piece, or drop it in a pause; False, with nothing changed, if it has to wait or is refused.
 
-        `most`: how many bytes the recording may have.
+        `most` is how many bytes the recording may have.
         """
         keeping = self.keeping
         if keeping.paused and not self.resuming:
@@ -386,49 +367,49 @@ class IngestSession:
         return True
 
     def continue_in(self, entry: JournalEntry) -> None:
-        """What comes goes to this entry, which begins or goes on behind what is stored."""
+        """Append arriving bytes to this entry, which begins after the stored bytes."""
         self.entry = entry
 
     def add_to_digest(self, piece: bytes) -> None:
-        """The piece is in the journal entry."""
+        """Add a piece that is in the journal entry to the digest."""
         if self.digest is not None:
             self.digest.update(piece)
 
     def lose_tail(self) -> None:
-        """What was taken in and is not durable is gone: the recorder is asked for it again."""
+        """Forget the accepted bytes that a failed commit lost: the recorder sends them again."""
         self.digest = None
         self.keeping.continue_at(self.durable)
 
     def leave_entry(self) -> None:
-        """Let go of a journal entry of which every durable byte is stored."""
+        """Close the journal entry, once every durable byte of it is stored."""
         assert self.entry is not None
         self.entry.close()
         self.entry = None
 
     def restart_digest(self, digest: hashlib._Hash) -> None:
-        """Go on with the digest of the durable bytes, read again."""
+        """Continue with this digest of the durable bytes."""
         self.digest = digest
 
     def skip(self, missing: int) -> None:
-        """The recorder goes on behind so many bytes that never came; the recording does not end as sealed."""
+        """Count `missing` bytes that the recorder skipped; the recording then does not end as sealed."""
         self.skipped += missing
 
     def lose(self) -> None:
-        """Bytes of it that were acknowledged may be gone."""
+        """Note that acknowledged bytes may be lost."""
         self.lossy = True
 
     def leave_out(self, why: str, *, told: Mapping[str, int]) -> None:
-        """One more frame could not be read; `told` are those that its row counts, which the first adds to."""
+        """Count a frame that could not be read. The first one continues from `told`, the counts in the row."""
         if not self.frames_left_out:
             self.frames_left_out.update(told)
         self.frames_left_out[why] += 1
 
-    # -- what is stored -----------------------------------------------------------------------------------------
+    # -- stored segments ----------------------------------------------------------------------------------------
 
     def due(self, *, max_bytes: int, seconds_to_cut: Callable[[int, float], float], clock: Clock) -> bool:
-        """Tell whether there is something to store now: a full or old segment, what was asked for, or the end.
+        """Tell whether there is something to store now: a full or old segment, a flush, or the end.
 
-        `seconds_to_cut` gives the age from how many segments are stored and the share of it that this one waits.
+        `seconds_to_cut` returns the age at which a segment is cut, from the number of stored segments and `_patience`.
         """
         if self.ended is not None:
             return True
@@ -445,28 +426,28 @@ class IngestSession:
         return now - self._oldest_unstored_at >= seconds_to_cut(len(self.segments), self._patience)
 
     def enqueue(self) -> None:
-        """It waits for a worker; nobody queues it again until that worker has left it."""
+        """Mark it as queued for a worker: it is not queued again until that worker has left it."""
         self.storing = True
 
     def dequeue(self) -> None:
-        """The worker has left it."""
+        """Note that the worker has left it."""
         self.storing = False
 
     def flush(self) -> None:
-        """Every durable byte of it is due, whatever its age."""
+        """Make every durable byte due, whatever its age."""
         self._flush = True
 
     def set_media(self, examined: Examined) -> None:
-        """Its head tells more than was declared: the row and the manifest say that."""
+        """Replace the declared format by the examined one, for the row and the manifest."""
         self.examined = examined
         self.recording = replace(self.recording, media=examined.media, content=examined.content)
 
     def find_wav(self, head: WavHead | None) -> None:
-        """Its first segment has the whole head of a WAV, or has not."""
+        """Note the head of a WAV; None if the first segment does not have all of it."""
         self.wav = head
 
     def store(self, ref: SegmentRef, *, recorded: bool) -> None:
-        """The next segment is stored and verified; `recorded`: the catalog knows it, and what the head tells."""
+        """Add the next stored and verified segment; `recorded` means that it and `examined` are in the catalog."""
         assert ref.offset == self.stored
         if recorded:
             self.examined = None
@@ -479,27 +460,27 @@ class IngestSession:
 
     @property
     def unrecorded(self) -> Sequence[SegmentRef]:
-        """The segments that the catalog does not know."""
+        """The stored segments that are not in the catalog."""
         return self.segments[self._recorded :]
 
-    # -- how it ends --------------------------------------------------------------------------------------------
+    # -- the end ------------------------------------------------------------------------------------------------
 
     def begin_end(self, ended: str) -> None:
-        """This end is being written: nothing more is taken in."""
+        """Accept no more bytes, because this end is being written."""
         self.ending = ended
 
     def withdraw_end(self) -> None:
-        """No end was written: the recording is still open."""
+        """Keep the recording open, because its end could not be written."""
         self.ending = None
 
     def end(self, ended: str) -> None:
-        """This end is durable."""
+        """Note the end, which is durable."""
         self.ended = self.ending = ended
 
-    # -- what is noted ------------------------------------------------------------------------------------------
+    # -- notes --------------------------------------------------------------------------------------------------
 
     def stop_keeping(self, actor: Principal | None, *, own: bool, now: float, now_ms: int) -> None:
-        """What arrives from here on is dropped, see `own_pause`; somebody else who asks too makes the pause theirs."""
+        """Drop what arrives from now on; a pause that somebody else asks for too is no longer an `own_pause`."""
         self.own_pause = own and (self.own_pause or not self.keeping.paused)
         if not self.keeping.paused:
             self.keeping.stop(now_ms=now_ms)
@@ -507,13 +488,13 @@ class IngestSession:
             self.allowance.turn(paused=True, now=now)
 
     def note_pause(self, told: AuditEvent) -> None:
-        """Note the pause at the present end of the audio."""
+        """Add a note of the pause at the present end of the audio, with its audit event."""
         self._unwritten.add(self.keeping.note_pause(self.appended))
         self.untold.append(told)
 
     @contextmanager
     def hold_back(self) -> Iterator[None]:
-        """The end of the pause is made durable inside the context: what arrives waits."""
+        """Let arriving audio wait inside the context, which makes the end of the pause durable."""
         self.resuming = True
         try:
             yield
@@ -521,49 +502,49 @@ class IngestSession:
             self.resuming = False
 
     def keep_again(self, *, counted: int, late: int) -> None:
-        """What arrives from here on is kept; `counted` and `late` bytes are in the note of the pause, see `Keeping`."""
+        """Keep what arrives from now on; the note of the pause already counts `counted` and `late` bytes."""
         self.keeping.count_noted(counted)
         self.keeping.go_on(late=late)
         self.own_pause = False
 
     def note(self, note: Note) -> None:
-        """Add a note that no row has yet."""
+        """Add a note, to be written to the catalog later."""
         self.change(len(self.keeping.notes), note)
 
     def note_only(self, note: Aside | Etag) -> None:
-        """Note what a recording has one note of at most; what says the same stays as it is."""
+        """Add a note of a kind that a recording has only once, or replace it; an equal note changes nothing."""
         notes = self.keeping.notes
         at = next((at for at, each in enumerate(notes) if type(each) is type(note)), len(notes))
         if at == len(notes) or replace(notes[at], at_ms=note.at_ms) != note:
             self.change(at, note)
 
     def change(self, at: int, note: Note) -> None:
-        """Replace the note of this number, or add the next one; no row has it yet."""
+        """Replace the note with this number, or add the next one, to be written to the catalog later."""
         self.keeping.notes[at : at + 1] = [note]
         self._unwritten.add(at)
 
     def tell(self, *told: AuditEvent) -> None:
-        """The audit trail is to hear this with the next note."""
+        """Write these audit events with the next note."""
         self.untold.extend(told)
 
     @property
     def unwritten(self) -> Mapping[int, Note]:
-        """The notes that no row has yet, by number."""
+        """The notes that are not in the catalog yet, by number."""
         return {at: self.keeping.notes[at] for at in sorted(self._unwritten)}
 
     def wrote(self, written: Mapping[int, Note]) -> None:
-        """The rows have these notes, and the audit trail what it was to be told with them."""
+        """Note that these notes and the audit events that waited for them are in the catalog."""
         for at, note in written.items():
             self.keeping.notes[at] = note
         self._unwritten.difference_update(written)
         self.untold.clear()
 
     def learn(self, late: CallFacts | None) -> None:
-        """Facts that no row has yet are these, or there are none any more."""
+        """Replace the late facts that are not in the row yet; None once the row has them."""
         self.late = late
 
     def revise(self, *, sealed_facts: bytes, caller_token: str | None, called_token: str | None) -> None:
-        """The row has other facts: the manifest copies it as it is known here."""
+        """Take over the revised facts of the row, because the manifest copies the row from here."""
         self.recording = replace(
             self.recording, sealed_facts=sealed_facts, caller_token=caller_token, called_token=called_token
         )
@@ -571,16 +552,16 @@ class IngestSession:
     # -- after a restart ----------------------------------------------------------------------------------------
 
     def recall_notes(self, notes: Sequence[Note], *, used: float, now: float) -> None:
-        """Take up the notes of its row; its pauses have used so many seconds of what they may."""
+        """Load the notes from the catalog; `used` is how many seconds of the allowance its pauses have used."""
         self.keeping.recall(notes, end=self.durable)
         self.allowance = Allowance(used=used, since=now, paused=self.keeping.paused)
 
     def recall(self, extra: Mapping[str, str]) -> None:
-        """Take up the terms that a session before this one began under.
+        """Load the terms under which the recording began.
 
-        What is none is passed over: a row may hold a recorder's own word under such a name.
+        A malformed value is ignored: an old row may have a recorder's own text under such a name.
         """
-        total, grace = extra.get(TOTAL, ""), extra.get(_GRACE, "")
+        total, grace = extra.get(TOTAL, ""), extra.get(GRACE, "")
         if BEGUN_BY in extra:
             self.begun_by = TokenId(extra[BEGUN_BY])
         if total == _DEFERRED or _COUNT.fullmatch(total):
@@ -590,7 +571,7 @@ class IngestSession:
             self.grace = timedelta(seconds=float(grace))
 
     def rejoin(self, found: ReplayedRecording | None) -> None:
-        """Continue after a restart with what the journal still has, if it reaches back to what is stored."""
+        """Continue after a restart with the journal's bytes, if they begin at or before the end of the stored ones."""
         if found is None:
             return
         if found.first_offset > self.stored:
@@ -608,7 +589,8 @@ class IngestSession:
             return
         self.ended = self.ending = found.ended
         if found.durable < self.stored:
-            # The newest bytes are stored and their file is gone: the entry would put new ones in their place.
+            # The newest bytes are stored, and their journal file is gone. The entry would append new bytes at offsets
+            # that the stored ones already have.
             found.entry.close()
             return
         self.entry = found.entry

@@ -1,4 +1,4 @@
-"""How much one holder, such as a tenant or a token, may use at once, and which waiting upload ends first."""
+"""How much one holder (a tenant or a token) may use at once, and which waiting upload ends first to make room."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from vault.ports.time import Clock
 from vault.services.ingest.sessions import IngestSession
 from vault.telemetry import Metrics
 
-# -- slots --------------------------------------------------------------------------------------------------------
+# -- slots and shares ---------------------------------------------------------------------------------------------
 
 OPERATORS: Final = ""
-"""The holder of what belongs to no tenant."""
+"""The holder of uses that belong to no tenant."""
 _RETRY_SECONDS: Final = 5
 _LATE_SECONDS: Final = 2.0
-"""How many seconds later than told a refused holder may come back and still find its room reserved."""
+"""How many seconds after its retry time a refused holder still finds its room reserved."""
 
 
 class _Taken(ABC):
@@ -30,7 +30,7 @@ class _Taken(ABC):
 
     def __init__(self) -> None:
         self.uses: Counter[str] = Counter()
-        """What each holder uses, without holders that use nothing."""
+        """What each holder uses; a holder that uses nothing has no entry."""
 
     @abstractmethod
     def require(self, holder: str, size: int = 1) -> None:
@@ -69,8 +69,8 @@ class Slots(_Taken):
         """Raise Crowded unless the holder may have so much more now."""
         if self.uses[holder] + size > self._each:
             raise Crowded(
-                f"as many {self._what} are under way for this token as it may have at once, which is {self._each}",
-                hint="let one end, or come back",
+                f"too many {self._what} for this token at once (limit {self._each})",
+                hint="let one end, or try again later",
                 retry_after_seconds=_RETRY_SECONDS,
             )
 
@@ -91,8 +91,8 @@ class Resource:
 class Shares(_Taken):
     """One resource of this process, shared max-min by `vault.access.shares`: a share binds only while others wait.
 
-    A refused holder counts as waiting until a little after the time it is told to come back at. Room that is freed
-    meanwhile is reserved for it, up to its share.
+    A refused holder counts as waiting until a little after its retry time. Room that is freed meanwhile is reserved for
+    it, up to its share.
     """
 
     def __init__(self, capacity: int, resource: Resource, *, clock: Clock, metrics: Metrics) -> None:
@@ -101,7 +101,7 @@ class Shares(_Taken):
         self._resource = resource
         self._clock = clock
         self._waiting: dict[str, tuple[float, int]] = {}
-        """Until when each holder waits that was refused, and for how much; who got nothing for longest comes first."""
+        """For each refused holder, until when it waits and for how much; the one refused longest ago comes first."""
         self._total = 0
         self._refused = metrics.share_refused
         self._displaced = metrics.share_displaced.labels(resource.name)
@@ -116,32 +116,35 @@ class Shares(_Taken):
         return tuple(self._waiting)
 
     def require(self, holder: str, size: int = 1) -> None:
-        """Raise Unavailable unless the holder may have so much more now; OverShare if others wait. It waits then."""
+        """Raise Unavailable unless the holder may have so much more now; OverShare if others wait.
+
+        A refused holder then waits.
+        """
         if not self._waiting and self._total + size <= self._capacity:
             return
         line = self._line()
         ruling = decide_share(self._capacity, self.uses, line, holder, size)
         if ruling is Ruling.ADMITTED:
             return
-        told = self._resource
-        self._refused.labels(told.name, ruling.value).inc()
-        if size <= self._capacity:  # what never fits waits for nothing
-            self._waiting[holder] = (self._clock.monotonic() + told.retry_after_seconds + _LATE_SECONDS, size)
+        resource = self._resource
+        self._refused.labels(resource.name, ruling.value).inc()
+        if size <= self._capacity:  # a larger request never fits, so it does not wait
+            self._waiting[holder] = (self._clock.monotonic() + resource.retry_after_seconds + _LATE_SECONDS, size)
         if ruling is Ruling.FULL:
-            raise Unavailable(told.full, hint=told.hint, retry_after_seconds=told.retry_after_seconds)
+            raise Unavailable(resource.full, hint=resource.hint, retry_after_seconds=resource.retry_after_seconds)
         share = fair_share(self._capacity, self.uses, {*line, holder})
         raise OverShare(
-            f"others wait for {told.what}, and your share is {share} of {self._capacity} until they have theirs",
-            hint="let something of yours end, or come back: a share binds only while others wait, and what was "
+            f"others wait for {resource.what}, and your share is {share} of {self._capacity} until they have theirs",
+            hint="let something of yours end, or try again later: a share binds only while others wait, and what was "
             "acknowledged is safe",
-            retry_after_seconds=told.retry_after_seconds,
+            retry_after_seconds=resource.retry_after_seconds,
         )
 
     def take(self, holder: str, size: int = 1) -> None:
-        """Have so much more; raises as `require`, and then nothing was taken."""
+        """Use so much more; raises as `require`, and then nothing changes but the line."""
         super().take(holder, size)
         self._total += size
-        if holder in self._waiting:  # others of its requests may wait yet, behind those of who got nothing
+        if holder in self._waiting:  # its further requests wait behind the holders that got nothing
             self._waiting[holder] = self._waiting.pop(holder)
 
     def count(self, holder: str, size: int = 1) -> None:
@@ -155,7 +158,7 @@ class Shares(_Taken):
         self._total -= size
 
     def over(self, holder: str) -> Sequence[str]:
-        """Return the holders above their share, the largest first, if one below its share finds no room."""
+        """Return the holders above their share, the largest first, if `holder` is below its own and finds no room."""
         if self._total < self._capacity:
             return ()
         return holders_above_share(self._capacity, self.uses, self._line(), holder)
@@ -164,26 +167,26 @@ class Shares(_Taken):
         """Return the holders above their share, the largest first, while one waits for room within its own share."""
         line = self._line()
         for each in line:
-            wanted = self._waiting[each][1]
-            if self._total + wanted > self._capacity and (
-                found := holders_above_share(self._capacity, self.uses, line, each, wanted=wanted)
+            size = self._waiting[each][1]
+            if self._total + size > self._capacity and (
+                above := holders_above_share(self._capacity, self.uses, line, each, wanted=size)
             ):
-                return found
+                return above
         return ()
 
     def displaced(self) -> None:
-        """Something of a holder from `over` or `crowding` makes way."""
+        """Count a displaced use of a holder that `over` or `crowding` returned."""
         self._displaced.inc()
 
 
-# -- waiting ------------------------------------------------------------------------------------------------------
+# -- waiting uploads ----------------------------------------------------------------------------------------------
 
 _UNHEARD_SECONDS: Final = 5.0
-"""An upload without a request for fewer seconds than this is still being sent, with a pause between requests."""
+"""An upload counts as being sent until it has had no request for this many seconds."""
 
 
 class Waiting:
-    """Sessions without a request, in the order in which their requests ended; looking takes constant time."""
+    """Sessions without a request, in the order in which their requests ended; finding the first takes constant time."""
 
     def __init__(self, *, clock: Clock) -> None:
         self._clock = clock
@@ -194,7 +197,7 @@ class Waiting:
         """Add a session whose request has ended: it waits unless another request sends it or it has ended."""
         if session.uploads or session.arriving or session.leaving:
             return
-        # A client of an upload in parts does not begin another one for the first part that is refused.
+        # An upload in parts without a byte counts as begun: its client would not begin it again for a refused part.
         left = self._empty if session.empty and session.owner is None else self._begun
         left.setdefault(session.recording.tenant, {})[session] = self._clock.monotonic()
 

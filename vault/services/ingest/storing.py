@@ -1,9 +1,11 @@
 """Moves durable bytes from the journal into sealed segments, and finishes recordings.
 
-Order, and what a crash in between leaves: segment PUT and verified → catalog row → journal space released. After the
-first step an orphan object remains (its name is unique by its attempt; deletion lists the recording's prefix); after
-the second the journal still holds bytes that are stored too, and replay skips them by offset. Finish: last segments →
-manifest PUT → row sealed → journal entry closed; a crash anywhere repeats the manifest under the same name.
+A segment is put and verified, then gets its catalog row, then its journal space is released. A crash after the put
+leaves an orphan object: its name is unique by its attempt, and deletion lists the recording's prefix. A crash after the
+row leaves bytes in the journal that are stored too: replay skips them by offset.
+
+A recording finishes in this order: last segments → manifest put → row sealed → journal entry closed. A crash anywhere
+repeats the manifest under the same name.
 """
 
 from __future__ import annotations
@@ -46,10 +48,11 @@ from vault.services.surroundings import Surroundings
 from vault.threads import in_thread
 
 # -- cutting ------------------------------------------------------------------------------------------------------
-# When the next segment of a recording is cut: later and later, as long as the journal has room.
+# When the next segment of a recording is cut.
 #
-# A segment is what a lost journal disk costs at most, and it costs an object, a row and a line of its certificate for
-# as long as the recording is kept. So the first segment is small and those of a long call grow.
+# A lost journal disk costs at most one segment of a recording, which speaks for small ones. Each segment costs an
+# object, a row and a line of the certificate as long as the recording is kept, which speaks for large ones. So the
+# first segment is small and those of a long call grow, as long as the journal has room.
 
 UNHURRIED: Final = 0.25
 """Up to this fill of the journal, segments grow to their longest age."""
@@ -59,12 +62,12 @@ _SPREAD_SEGMENTS: Final = 3
 
 
 def seconds_to_cut(*, first: float, longest: float, stored: int, filled: float, share: float) -> float:
-    """Return the age, in seconds, at which the oldest byte that is not stored has its segment cut.
+    """Return the age in seconds of the oldest unstored byte at which the next segment is cut.
 
-    `first` is the age of a recording's first segment. Each further one of the `stored` doubles it, up to `longest`; the
-    part of the journal that is `filled`, 0 to 1, takes the growth back, all of it from `HURRIED` on. A `longest` below
-    `first` counts for every segment. `share`, above 0 and at most 1, shortens the first few, so that calls that
-    began together are not cut together.
+    `first` is the age of a recording's first segment. Each of the `stored` segments doubles it, up to `longest`. If
+    `longest` is below `first`, it is the age of every segment. `filled` is the used part of the journal, 0 to 1: from
+    `UNHURRIED` on it takes the growth back, all of it from `HURRIED` on. `share`, above 0 and at most 1, shortens the
+    age of the first few segments, so that calls that began together are not cut together.
     """
     base = min(first, longest)
     grown = base
@@ -99,11 +102,11 @@ class SegmentLimits:
 
 
 class StorerRows(OpenRecordingRows, AuditLookup, Protocol):
-    """What storing segments asks of the catalog."""
+    """The catalog operations that storing needs."""
 
 
 class Storer:
-    """Owns the workers between journal and object store; an outage only lengthens its queue."""
+    """Owns the workers that move bytes from the journal to the object store; an outage only lengthens the queue."""
 
     def __init__(
         self,
@@ -141,11 +144,11 @@ class Storer:
         self.store_down = False
         """Whether the latest put failed."""
         self._sealing = asyncio.Semaphore(1)
-        """Sealing only uses the processor: more of it at once would only delay the event loop."""
+        """One segment is sealed at a time: sealing is work of the processor, and more would delay the event loop."""
 
     @property
     def stalled(self) -> bool:
-        """Whether nothing leaves the journal now, because object store or catalog do not accept it."""
+        """Whether storing fails now, because the object store or the catalog does not accept it."""
         return self._pause > 0
 
     def watch(self, session: IngestSession) -> None:
@@ -153,14 +156,14 @@ class Storer:
         self._sessions.add(session)
 
     def poke(self, session: IngestSession) -> None:
-        """Queue the session if it has something to move now; cheap enough for every piece."""
+        """Queue the session if it has something to store now; cheap enough to call for every piece."""
         if not session.storing and self._due(session):
             session.enqueue()
             self._queue.put_nowait(session)
             self._metrics.segments_pending.inc()
 
     def look_at_journal(self) -> None:
-        """Read how full the journal is, which decides at which age segments are cut."""
+        """Read how full the journal is, for the age at which segments are cut."""
         self._fill = self._filled()
 
     def _due(self, session: IngestSession) -> bool:
@@ -183,10 +186,10 @@ class Storer:
                 return
             self.poke(session)
             await asyncio.sleep(_DRAIN_STEP_SECONDS)
-        raise Unavailable("the object store does not take the recording's bytes; they stay in the journal")
+        raise Unavailable("the object store does not accept the recording's bytes; they stay in the journal")
 
     async def run(self) -> None:
-        """Work until cancelled."""
+        """Store due segments and finish ended recordings, until cancelled."""
         async with asyncio.TaskGroup() as group:
             for _ in range(self._limits.concurrency):
                 group.create_task(self._work())
@@ -205,7 +208,7 @@ class Storer:
             except (Unavailable, IntegrityError) as error:
                 await self._back_off(session, error)
             except Exception as error:
-                # The bytes are still in the journal: keep the worker, say so loudly, try again.
+                # The bytes are still in the journal, so the worker logs the error and tries again.
                 logger.exception("storing failed unexpectedly", extra={"fields": {"recording": session.recording.id}})
                 await self._back_off(session, error)
             finally:
@@ -243,13 +246,13 @@ class Storer:
         last = session.ended is not None and end == session.durable
         if start == 0:
             await self._hear(session, head, whole=last)
-        if not last:  # the last one is recorded together with the finish: one transaction for a short call
+        if not last:  # the last segment gets its row with the finish, so a short call takes one transaction
             await self._catalog.add_segments([ref], stored_bytes=end, examined=session.examined)
-        # Only now: a retry after a failure above seals the same bytes again under the same index.
+        # Only after the row: a retry after a failure above seals the same bytes again under the same index.
         session.store(ref, recorded=not last)
 
     async def _hear(self, session: IngestSession, head: bytes, *, whole: bool) -> None:
-        """Apply what the recording's first bytes show, unless something before them was not kept."""
+        """Examine the recording's first bytes, unless bytes before them were not kept; note the format they show."""
         recording = session.recording
         if _headless(session):
             return
@@ -264,7 +267,7 @@ class Storer:
         session.set_media(examined)
 
     async def _wav_head(self, session: IngestSession) -> WavHead | None:
-        """Return the head of a WAV that has ended; what it shows after the first segment is applied."""
+        """Return the head of an ended WAV, and note the format it shows if it did not fit into the first segment."""
         recording = session.recording
         if session.wav is not None or recording.content is not None or _headless(session):
             return session.wav
@@ -294,7 +297,10 @@ class Storer:
         return None if entry is None else TokenId(entry.event.actor.partition(" ")[0])
 
     def _seal(self, session: IngestSession, start: int, end: int) -> tuple[SegmentRef, bytes | bytearray, bytes]:
-        """Build one segment object, and return it with the recording's first bytes in it; runs in a worker thread."""
+        """Return the reference and the bytes of a sealed segment, and its plaintext head if it is the first.
+
+        Runs in a worker thread.
+        """
         assert session.entry is not None
         recording = session.recording
         index = len(session.segments)
@@ -333,10 +339,10 @@ class Storer:
         recording = session.recording
         assert session.ended is not None
         state, _, cause = session.ended.partition(":")
-        # Told by what is durable, so that a finish which a crash makes repeat itself comes to the same.
+        # Decided by durable state, so that a finish repeated after a crash gives the same reason.
         reason = EMPTY if session.ends_empty else cause
         ended_at = self._clock.now()
-        async with session.noting:  # a note that is being written gets into the manifest, which replaces its row
+        async with session.noting:  # waits for a note that is being written: the manifest replaces the rows of notes
             await self._settle(session)
             head = await self._wav_head(session)
             notes = session.keeping.closed(session.stored, now_ms=unix_ms(ended_at))
@@ -387,7 +393,7 @@ class Storer:
         )
         await self._put(session, ref, data)
         if self._pinned(recording.audio):
-            # A hold placed during the call has pinned the key; its objects say so too.
+            # A hold placed during the call has pinned the key; its objects are marked as held too.
             for each in (*session.segments, ref):
                 await self._store.set_held(each.name, held=True)
         misdeclared = await self._misdeclared(session)
@@ -422,18 +428,18 @@ class Storer:
         self._finished(session)
 
     async def plaintext_sha256(self, session: IngestSession) -> str:
-        """Return the SHA-256 of the durable bytes in hex; read again only if the running digest is unusable."""
+        """Return the SHA-256 of the durable bytes in hex; rebuilds the running digest if there is none."""
         if session.digest is None:
             await self.rebuild_digest(session)
         assert session.digest is not None
         return session.digest.hexdigest()
 
     async def rebuild_digest(self, session: IngestSession) -> None:
-        """Hash the durable bytes again, after a restart or a failed commit left the running digest unusable."""
+        """Hash the durable bytes again, after a restart or a failed commit discarded the running digest."""
         session.restart_digest(await self.durable_digest(session, 0))
 
     async def durable_digest(self, session: IngestSession, start: int) -> hashlib._Hash:
-        """Hash the durable bytes from `start` on."""
+        """Return the SHA-256 object of the durable bytes from `start` on."""
         digest = hashlib.sha256()
         async for piece in self._reader.read(
             session.recording, session.key, session.segments, start, session.durable, entry=session.entry
@@ -443,6 +449,6 @@ class Storer:
 
 
 def _headless(session: IngestSession) -> bool:
-    """Tell whether something before the recording's first bytes was not kept, so that they are no file header."""
+    """Tell whether bytes before the first kept ones were not kept, so that those are not the beginning of a file."""
     lost = any(isinstance(note, Pause | Aside) and note.offset == 0 for note in session.keeping.notes)
     return lost or bool(session.skipped)

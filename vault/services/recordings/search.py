@@ -22,11 +22,36 @@ from vault.ports.keys import Keyring
 from vault.ports.recordings import RecordingLookup, RecordingQuery, RecordingSearch
 from vault.protocol.facts.parties import ANONYMOUS, former_spellings, party, reread_parties
 
-CALL_KEY = "call_key"
-"""The member of a call's `extra` facts with the recorder's own name for it."""
+# -- the vault's own members of a call's `extra` facts ------------------------------------------------------------
 
+CALL_KEY = "call_key"
+"""The recorder's own name for the call."""
 S3_KEY = "s3_key"
-"""The member of a call's `extra` facts with its S3 object key, if that is not its call key."""
+"""The call's S3 object key, if that is not its call key."""
+TOTAL = "upload_length"
+"""How many bytes a resumable upload will have, see `CallStart.total`."""
+GRACE = "grace_seconds"
+"""How long an interrupted recording waits for its recorder, see `CallStart.grace`."""
+STATED_START = "stated_start"
+"""A start that the recorder stated and that the vault replaced because it cannot be true."""
+BEGUN_BY = "begun_by"
+"""The id of the token that began the call."""
+LEFT_OUT = "facts_left_out"
+"""Which stated facts were not kept, and why."""
+FRAMES_LEFT_OUT = "frames_left_out"
+"""How many frames of the call's streams could not be read, and why."""
+_RESERVED = frozenset({TOTAL, GRACE, STATED_START, BEGUN_BY, S3_KEY, LEFT_OUT, FRAMES_LEFT_OUT})
+
+
+def stated(facts: CallFacts) -> CallFacts:
+    """Return a recorder's facts without extras that have a name of the vault's own; `LEFT_OUT` names unusable facts."""
+    extra = {name: text for name, text in facts.extra.items() if name not in _RESERVED}
+    if facts.unusable:
+        extra[LEFT_OUT] = ", ".join(f"{name} ({why})" for name, why in facts.unusable.items())
+    return replace(facts, extra=extra)
+
+
+# -- searching ----------------------------------------------------------------------------------------------------
 
 _MOST_OBJECTS = 20
 _PAGE = 500

@@ -26,10 +26,11 @@ from vault.services.ingest.call_keys import CallKeys
 from vault.services.ingest.call_notes import Notes
 from vault.services.ingest.ingest import Ingest
 from vault.services.ingest.open_rows import Joiner
-from vault.services.ingest.sessions import TOTAL, CallStart, IngestSession, require_end
+from vault.services.ingest.sessions import CallStart, IngestSession, require_end
 from vault.services.keys import is_pinned
 from vault.services.people.access import Access
 from vault.services.playback.playback import Playback
+from vault.services.recordings.search import TOTAL
 from vault.services.surroundings import Surroundings
 from vault.services.tenants.tenants import Tenants
 
@@ -229,7 +230,7 @@ class Uploads:
             row = await self._access.own(actor, Act.INGEST, self._catalog.recording, identifier, tenant=tenant)
             if row.state is RecordingState.OPEN:
                 self._ingest.require_here(row)
-                raise Unavailable("this upload is just being taken up again", retry_after_seconds=2)
+                raise Unavailable("this upload is being resumed by the server", retry_after_seconds=2)
             return None, row, Stage.COMPLETE if row.state is RecordingState.SEALED else Stage.GONE
         if not session.resumable:
             raise await self._access.none_of_its_own(actor, Act.INGEST, identifier)

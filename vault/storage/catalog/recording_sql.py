@@ -1,8 +1,8 @@
-"""The statements about recordings, prepared once, and the counters that move with them; parameters have names."""
+"""The SQL of recordings: prepared statements with named parameters, the page of a query, and exact counts."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import sqlalchemy as sa
@@ -10,9 +10,13 @@ from sqlalchemy.dialects import postgresql, sqlite
 
 from vault.ids import TenantId
 from vault.model import HoldState, Part, RecordingState
+from vault.ports.recordings import RecordingQuery
+from vault.storage.catalog import rows
 from vault.storage.catalog.database import Database
 from vault.storage.catalog.tables import (
     HAS_METADATA,
+    IS_AHEAD,
+    IS_ENDED,
     IS_FINISHED,
     IS_MISDECLARED,
     IS_OPEN,
@@ -30,7 +34,7 @@ from vault.storage.catalog.tables import (
 )
 from vault.storage.catalog.writer import Transaction
 
-# -- recording sql ------------------------------------------------------------------------------------------------
+# -- prepared statements ------------------------------------------------------------------------------------------
 
 _r, _k = recordings.c, recording_counts.c
 _MEDIA = ("container", "codec", "rate", "channels", "channel_map")
@@ -264,12 +268,114 @@ DOUBTFUL = (
 )
 
 
-# -- counts -------------------------------------------------------------------------------------------------------
-# How many recordings each tenant has in each state: moved in the transaction that moves the rows, so always exact.
-#
-# Counting the rows takes as long as there are rows, whatever index there is.
+# -- one page of a query ------------------------------------------------------------------------------------------
 
-_r, _k = recordings.c, recording_counts.c
+_TOKENS_APART = 400
+"""SQLite takes at most 500 selects in one statement."""
+
+
+def page(query: RecordingQuery, last: int | None) -> sa.Select[Any]:
+    """Return the statement of one page; `last` is the place of its `before` in the order."""
+    order: Sequence[sa.ColumnElement[Any]] = (_r.started_at.desc(), _r.id.desc())
+    if query.by_expiry:
+        order = (_r.retain_until, _r.id)
+    where, page = [*_filters(query), *_bounds(query, last)], max(query.limit, 0)
+    whole = sa.select(recordings).order_by(*order).limit(page)
+    if query.call_tokens is not None:
+        # A call token is unique within a tenant, so few rows are left for the other conditions.
+        few = sa.select(_r.id).where(_r.call_token.in_(query.call_tokens))
+        where += [sa.or_(*(column.in_(tokens) for column, tokens in columns)) for columns in _parties(query)]
+        return whole.where(_r.id.in_(few if query.tenant is None else few.where(_r.tenant == query.tenant)), *where)
+    if carried := _parties(query):
+        # The first list finds the rows, at most a page for each token; the other lists filter these rows.
+        where += [sa.or_(*(column.in_(tokens) for column, tokens in columns)) for columns in carried[1:]]
+        found = [
+            sa.select(_r.id).where(carries, *where).order_by(*order).limit(page).subquery()
+            for carries in _carry_one(carried[0])
+        ]
+        return whole.where(_r.id.in_(sa.union_all(*(sa.select(each.c.id) for each in found))) if found else sa.false())
+    if query.measures and not query.by_expiry:
+        # The index has both numbers, so a row is read only if it matches.
+        return whole.where(_r.id.in_(sa.select(_r.id).where(*where).order_by(*order).limit(page)))
+    return whole.where(*where)
+
+
+def _bounds(query: RecordingQuery, last: int | None) -> Iterator[sa.ColumnElement[bool]]:
+    """Yield the bounds of the page in its order: on each side only the narrower, because an index uses one."""
+    started_to = None if query.started_to is None else rows.micros(query.started_to)
+    if query.started_from is not None:
+        yield _r.started_at >= rows.micros(query.started_from)
+    if query.expires_from is not None:
+        yield _r.retain_until >= rows.micros(query.expires_from)
+    if query.expires_to is not None:
+        yield _r.retain_until < rows.micros(query.expires_to)
+    if started_to is not None and (last is None or query.by_expiry or last >= started_to):
+        yield _r.started_at < started_to
+    elif query.before is not None and last is not None and not query.by_expiry:
+        yield sa.tuple_(_r.started_at, _r.id) < sa.tuple_(last, sa.literal(rows.key(query.before)))
+    if query.before is not None and last is not None and query.by_expiry:
+        yield sa.tuple_(_r.retain_until, _r.id) > sa.tuple_(last, sa.literal(rows.key(query.before)))
+
+
+def _filters(query: RecordingQuery) -> Iterator[sa.ColumnElement[bool]]:
+    """Yield the conditions that a row must meet besides the bounds.
+
+    One index finds the rows in their order. A column outside that index is wrapped: a database without statistics would
+    otherwise choose an index that finds more rows, or finds them in no order.
+    """
+    other = query.call_tokens is not None or bool(_parties(query)) or query.ahead
+    if query.by_expiry:
+        yield IS_FINISHED
+    if query.tenant is not None:
+        yield (sa.func.coalesce(_r.tenant, "") if other else _r.tenant) == query.tenant
+    if query.state is not None:
+        other = other or query.measures or query.by_expiry
+        yield (sa.func.coalesce(_r.state, "") if other else _r.state) == query.state.value
+    if query.held is not None:
+        yield _r.id.in_(HELD) if query.held else _r.id.not_in(HELD)
+    if query.ahead is not None:
+        yield IS_AHEAD if query.ahead else _r.started_at <= _r.created_at
+    if query.measures:
+        yield IS_ENDED
+        yield from _measures(query)
+
+
+def _measures(query: RecordingQuery) -> Iterator[sa.ColumnElement[bool]]:
+    if query.min_bytes is not None:
+        yield _r.stored_bytes >= query.min_bytes
+    if query.max_bytes is not None:
+        yield _r.stored_bytes <= query.max_bytes
+    if query.min_duration is not None:
+        yield _r.lasted_ms >= rows.whole_ms(query.min_duration)
+    if query.max_duration is not None:
+        yield _r.lasted_ms <= rows.whole_ms(query.max_duration)
+
+
+def _parties(query: RecordingQuery) -> list[list[tuple[Any, Sequence[str]]]]:
+    """Return the lists of party conditions. A row meets a list if one of the columns has one of its tokens."""
+    asked: list[list[tuple[Any, Sequence[str]]]] = []
+    if query.caller_tokens is not None:
+        asked.append([(_r.caller_token, query.caller_tokens)])
+    if query.called_tokens is not None:
+        asked.append([(_r.called_token, query.called_tokens)])
+    if query.agent_tokens is not None:
+        caller, called = query.agent_tokens
+        asked.append([(_r.caller_token, caller), (_r.called_token, called)])
+    return asked
+
+
+def _carry_one(columns: Sequence[tuple[Any, Sequence[str]]]) -> Iterator[sa.ColumnElement[bool]]:
+    """Yield a condition for each token, so that an index gives the rows of each in order; one a column for many."""
+    if sum(len(tokens) for _, tokens in columns) > _TOKENS_APART:
+        yield from (column.in_(tokens) for column, tokens in columns if tokens)
+        return
+    yield from (column == token for column, tokens in columns for token in tokens)
+
+
+# -- counts -------------------------------------------------------------------------------------------------------
+# How many recordings each tenant has in each state. A count moves in the transaction that moves its rows, so it is
+# always exact. Counting the rows instead would take time in proportion to their number.
+
 _COUNTED = sa.select(_r.tenant, _r.state, sa.func.count().label("n")).group_by(_r.tenant, _r.state)
 _DROP = sa.delete(recording_counts)
 _FILL = sa.insert(recording_counts).from_select(["tenant", "state", "n"], _COUNTED)
@@ -289,7 +395,7 @@ class CountStore:
     _database: Database
 
     async def miscounted(self) -> list[tuple[TenantId, RecordingState, int]]:
-        """Return where the counts are not those of the rows, and how many rows more there are than was counted."""
+        """Return each wrong count, with the number of rows minus the number counted."""
         return [
             (TenantId(row.tenant), RecordingState(row.state), int(row.n)) for row in await self._database.fetch(_WRONG)
         ]
@@ -304,10 +410,10 @@ class CountStore:
 
 
 async def count_moved(
-    transaction: Transaction, rows: sa.ColumnElement[bool], parameters: dict[str, Any], *, to: RecordingState
+    transaction: Transaction, which: sa.ColumnElement[bool], parameters: dict[str, Any], *, to: RecordingState
 ) -> None:
-    """Count what is about to move to a state: of `rows` those that are in another one."""
-    moving = _COUNTED.where(rows, _r.state != to.value)
+    """Move the counts of the rows `which` selects and that are about to enter the state `to` from another one."""
+    moving = _COUNTED.where(which, _r.state != to.value)
     for row in await transaction.fetch(moving, parameters):
         transaction.count(row.tenant, row.state, -row.n)
         transaction.count(row.tenant, to.value, row.n)

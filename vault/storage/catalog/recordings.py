@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from types import MappingProxyType
@@ -29,13 +29,11 @@ from vault.model import (
 from vault.ports.recordings import Kept, RecordingQuery
 from vault.storage.catalog import object_lists, partitions, recording_sql, rows
 from vault.storage.catalog.database import Database, narrowed
-from vault.storage.catalog.tables import IS_AHEAD, IS_ENDED, IS_FINISHED, recordings
+from vault.storage.catalog.tables import recordings
 from vault.storage.catalog.writer import Transaction
 
 _TOKENS_PER_QUERY = 500
 _IDS_PER_QUERY = 500
-_TOKENS_APART = 400
-"""SQLite takes no more than 500 selects in one."""
 _FINAL = (RecordingState.SEALED, RecordingState.TRUNCATED)
 _r = recordings.c
 _FIRST = -(1 << 63)
@@ -199,7 +197,7 @@ class RecordingStore:
             if not at:
                 return []
             last = at[0].retain_until if query.by_expiry else at[0].started_at
-        return [rows.to_recording(row) for row in await self._database.fetch(_page(query, last))]
+        return [rows.to_recording(row) for row in await self._database.fetch(recording_sql.page(query, last))]
 
     async def open_recordings(self, *, node: NodeId | None = None) -> Sequence[Recording]:
         """Return every row in state open, or one node's, the first call first."""
@@ -525,104 +523,6 @@ async def _store(transaction: Transaction, storings: Sequence[_Storing]) -> Sequ
     )
     await transaction.write(recording_sql.INSERT_SEGMENT, list(objects.values()))
     return answers
-
-
-def _page(query: RecordingQuery, last: int | None) -> sa.Select[Any]:
-    """Select the page; `last` is where its `before` stands in the order."""
-    order: Sequence[sa.ColumnElement[Any]] = (_r.started_at.desc(), _r.id.desc())
-    if query.by_expiry:
-        order = (_r.retain_until, _r.id)
-    where, page = [*_filters(query), *_stretch(query, last)], max(query.limit, 0)
-    whole = sa.select(recordings).order_by(*order).limit(page)
-    if query.call_tokens is not None:
-        # Unique within a tenant: few, whatever else is asked of them.
-        few = sa.select(_r.id).where(_r.call_token.in_(query.call_tokens))
-        where += [sa.or_(*(column.in_(tokens) for column, tokens in columns)) for columns in _carried(query)]
-        return whole.where(_r.id.in_(few if query.tenant is None else few.where(_r.tenant == query.tenant)), *where)
-    if carried := _carried(query):
-        # The first finds rows, of each token no more than a page; what the others ask is asked of these rows.
-        where += [sa.or_(*(column.in_(tokens) for column, tokens in columns)) for columns in carried[1:]]
-        found = [
-            sa.select(_r.id).where(carries, *where).order_by(*order).limit(page).subquery()
-            for carries in _carrying(carried[0])
-        ]
-        return whole.where(_r.id.in_(sa.union_all(*(sa.select(each.c.id) for each in found))) if found else sa.false())
-    if query.measures and not query.by_expiry:
-        # The index has both numbers: of what does not match it is read alone, not the row.
-        return whole.where(_r.id.in_(sa.select(_r.id).where(*where).order_by(*order).limit(page)))
-    return whole.where(*where)
-
-
-def _stretch(query: RecordingQuery, last: int | None) -> Iterator[sa.ColumnElement[bool]]:
-    """Yield what bounds the page in its order; of two bounds on one side the narrower, as an index has room for one."""
-    started_to = None if query.started_to is None else rows.micros(query.started_to)
-    if query.started_from is not None:
-        yield _r.started_at >= rows.micros(query.started_from)
-    if query.expires_from is not None:
-        yield _r.retain_until >= rows.micros(query.expires_from)
-    if query.expires_to is not None:
-        yield _r.retain_until < rows.micros(query.expires_to)
-    if started_to is not None and (last is None or query.by_expiry or last >= started_to):
-        yield _r.started_at < started_to
-    elif query.before is not None and last is not None and not query.by_expiry:
-        yield sa.tuple_(_r.started_at, _r.id) < sa.tuple_(last, sa.literal(rows.key(query.before)))
-    if query.before is not None and last is not None and query.by_expiry:
-        yield sa.tuple_(_r.retain_until, _r.id) > sa.tuple_(last, sa.literal(rows.key(query.before)))
-
-
-def _filters(query: RecordingQuery) -> Iterator[sa.ColumnElement[bool]]:
-    """Yield what a row must be.
-
-    One index finds the rows, in their order: what it does not have is wrapped, or a database without statistics would
-    prefer another one that finds more, or in no order.
-    """
-    other = query.call_tokens is not None or bool(_carried(query)) or query.ahead
-    if query.by_expiry:
-        yield IS_FINISHED
-    if query.tenant is not None:
-        yield (sa.func.coalesce(_r.tenant, "") if other else _r.tenant) == query.tenant
-    if query.state is not None:
-        other = other or query.measures or query.by_expiry
-        yield (sa.func.coalesce(_r.state, "") if other else _r.state) == query.state.value
-    if query.held is not None:
-        yield _r.id.in_(recording_sql.HELD) if query.held else _r.id.not_in(recording_sql.HELD)
-    if query.ahead is not None:
-        yield IS_AHEAD if query.ahead else _r.started_at <= _r.created_at
-    if query.measures:
-        yield IS_ENDED
-        yield from _measures(query)
-
-
-def _measures(query: RecordingQuery) -> Iterator[sa.ColumnElement[bool]]:
-    if query.min_bytes is not None:
-        yield _r.stored_bytes >= query.min_bytes
-    if query.max_bytes is not None:
-        yield _r.stored_bytes <= query.max_bytes
-    if query.min_duration is not None:
-        yield _r.lasted_ms >= rows.whole_ms(query.min_duration)
-    if query.max_duration is not None:
-        yield _r.lasted_ms <= rows.whole_ms(query.max_duration)
-
-
-def _carried(query: RecordingQuery) -> list[list[tuple[Any, Sequence[str]]]]:
-    """Return the parties that rows must have: of each list one of the tokens in one of the columns."""
-    asked: list[list[tuple[Any, Sequence[str]]]] = []
-    if query.caller_tokens is not None:
-        asked.append([(_r.caller_token, query.caller_tokens)])
-    if query.called_tokens is not None:
-        asked.append([(_r.called_token, query.called_tokens)])
-    if query.agent_tokens is not None:
-        caller, called = query.agent_tokens
-        asked.append([(_r.caller_token, caller), (_r.called_token, called)])
-    return asked
-
-
-def _carrying(columns: Sequence[tuple[Any, Sequence[str]]]) -> Iterator[sa.ColumnElement[bool]]:
-    """Yield what finds the rows that carry one of the tokens: one at a time, so that an index has them in order."""
-    if sum(len(tokens) for _, tokens in columns) > _TOKENS_APART:
-        yield from (column.in_(tokens) for column, tokens in columns if tokens)
-        return
-    yield from (column == token for column, tokens in columns for token in tokens)
 
 
 def _due(through: int, tenant: TenantId | None) -> dict[str, Any]:
