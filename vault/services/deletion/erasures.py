@@ -1,9 +1,10 @@
 """Erases recordings before their date: on a person's right or the controller's instruction, by two people.
 
-Order: request (row) → approval (row) → intent, from which on the recordings cannot be read → the rest as for every
-shred, see `vault.services.deletion.shredding`. An approval that a crash leaves without its intent is carried out at the
-next start or sweep, as is one that waits for holds to end. Both parts of a recording are erased: audio and metadata.
-Erasures of different cases may name the same recording: one of them takes it, and the others record its certificates.
+Order: request (row) → approval (row) → intent → the rest as for every shred, see `vault.services.deletion.shredding`.
+From the intent on, the recordings cannot be read. An approval that a crash left without its intent is carried out at
+the next start or sweep. So is one that waited for holds to end. Both parts of a recording are erased: audio and
+metadata. Erasures of different cases may name the same recording: one of them takes it, and the others record its
+certificates.
 """
 
 from __future__ import annotations
@@ -49,7 +50,7 @@ _UNSETTLED = frozenset({ErasureOutcome.PENDING, ErasureOutcome.ERASING})
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ErasureRequest:
-    """What to erase: `recordings`, or everything that matches a number now. `queue` waits for holds to end."""
+    """What to erase: `recordings`, or all that match a number now. With `queue`, the erasure waits for holds to end."""
 
     tenant: TenantId
     basis: ErasureBasis
@@ -62,9 +63,9 @@ class ErasureRequest:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ErasureView:
-    """An erasure with what keeps its recordings now: holds, or a call that is still being recorded.
+    """An erasure, with what keeps its recordings now: holds, or a call that is still being recorded.
 
-    `gone` are recordings that something else deleted, with their certificates.
+    `gone` are recordings that another shred deleted, with their certificates.
     """
 
     erasure: Erasure
@@ -80,7 +81,7 @@ class ErasingRows(ErasureRows, RecordingLookup, TokenLookup, AuditTrail, Protoco
 class Erasures:
     """Requests, decides and carries out erasures. Approvals within `window` of each other share one shred.
 
-    The caller has checked whose erasure it shows or decides.
+    The caller has checked that the erasure belongs to the caller's tenant.
     """
 
     def __init__(
@@ -109,15 +110,15 @@ class Erasures:
         self._carried_out = 0
         """The last round that succeeded."""
 
-    # -- asking -------------------------------------------------------------------------------------------------
+    # -- requesting ---------------------------------------------------------------------------------------------
 
     async def request(self, request: ErasureRequest, *, actor: Principal) -> ErasureView:
         """Request an erasure, as the first person; return what would go and what is held.
 
-        UnderHold, with the holds, and Conflict for a call still being recorded, if a named recording cannot go and the
-        request does not wait; a search lists such recordings instead, unless there are no others. NotFound, logged, if
-        a named recording is missing or another tenant's. Conflict also if an open erasure of the same case names one of
-        the recordings. One of another case does not matter, because each person of a call has a right of their own.
+        If a named recording cannot go and the request does not wait: UnderHold with the holds, or Conflict for a call
+        still being recorded. A search lists such recordings instead, unless it finds no others. NotFound, logged, if a
+        named recording is missing or another tenant's. Conflict if an open erasure of the same case names one of the
+        recordings; an erasure of another case may, because each person on a call has a right of their own.
         """
         if not request.case_reference.strip():
             raise Invalid("an erasure needs a case reference", hint="it is printed on the certificate")
@@ -161,11 +162,11 @@ class Erasures:
         return rows
 
     async def _matching(self, request: ErasureRequest, actor: Principal) -> Sequence[Recording]:
-        """Return what matches a number; the number is not stored."""
+        """Return the recordings that match a number; the number is not stored."""
         wanted = Wanted(caller=request.caller, called=request.called)
         if ANONYMOUS in {party(each) for each in (request.caller, request.called) if each is not None}:
             raise Invalid(
-                "callers who withheld their number are many people, and an erasure is about one",
+                "withheld numbers belong to many people, and an erasure is about one person",
                 hint="find the calls by their time, and name their recordings",
             )
         await self._catalog.append_audit(
@@ -211,10 +212,11 @@ class Erasures:
     # -- deciding -----------------------------------------------------------------------------------------------
 
     async def approve(self, identifier: ErasureId, *, shown: str | None, actor: Principal) -> ErasureView:
-        """Approve, as the second person, what was `shown`; returns once the keys are gone and certified.
+        """Approve, as the second person, the erasure as it was `shown`; returns once the keys are gone and certified.
 
-        Forbidden unless the two are the tenant's dpo and compliance or a safeguarding lead. UnderHold if nothing of it
-        can go now and it does not wait. ChangedSince if what would go is not what was shown.
+        Forbidden unless one of the two is the tenant's dpo and the other is compliance or a safeguarding lead.
+        UnderHold if none of its recordings can go now and it does not wait. ChangedSince if it would now erase other
+        recordings than were shown.
         """
         view = await self.show(identifier)
         found = view.erasure
@@ -228,7 +230,7 @@ class Erasures:
         return await self.show(identifier)
 
     async def reject(self, identifier: ErasureId, *, actor: Principal) -> ErasureView:
-        """Reject, as the second person, or withdraw, as the first: nothing is erased."""
+        """Reject as the second person, or withdraw as the first person: nothing is erased."""
         rejected = await self._catalog.revise_erasure(identifier, self._decision(ErasureState.REJECTED, actor))
         return await self._view(rejected)
 
@@ -252,7 +254,7 @@ class Erasures:
                 await stack.enter_async_context(self._shredder.turn())
             except Unavailable as error:
                 raise Unavailable(
-                    "another node shreds for long; the erasure is approved and the next sweep carries it out",
+                    "another node is still shredding; the erasure is approved, and the next sweep carries it out",
                     retry_after_seconds=30,
                 ) from error
             if self._carried_out > seen:
@@ -265,10 +267,10 @@ class Erasures:
     # -- carrying out -------------------------------------------------------------------------------------------
 
     async def carry_out(self) -> int:
-        """Erase everything approved that nothing keeps; the caller holds the shredder. Returns how many."""
+        """Erase all approved recordings that no hold keeps; return how many. The caller entered `Shredder.alone`."""
         await self._shredder.resume()
         count = await self._round()
-        # A recording that several erasures name is taken for one of them; only now can the others be marked.
+        # The first round takes a recording for one of the erasures that name it. The second marks it in the others.
         return count + await self._round() if count else 0
 
     async def _round(self) -> int:
@@ -294,7 +296,7 @@ class Erasures:
         return count
 
     async def _decided(self, waiting: Sequence[Erasure], now: datetime) -> Sequence[Erasure]:
-        """Return each erasure's outcome; a recording that several name is taken for the first that was decided."""
+        """Return each erasure's outcome. A recording that several erasures name goes for the first that was decided."""
         taken: set[RecordingId] = set()
         return [await self._decide(each, now, taken) for each in waiting]
 
@@ -306,7 +308,7 @@ class Erasures:
             row = await self._catalog.recording(identifier)
             match decide_erasure(dossier.facts(row, erasing_since=erasure.decided_at), now=now):
                 case Due() if identifier in taken:
-                    pass  # a certificate names one case: the other case is marked once this one is done
+                    pass  # a certificate names one case; this erasure is marked once the other one is done
                 case Due():
                     outcomes[identifier] = ErasureOutcome.ERASING
                     taken.add(identifier)
@@ -318,7 +320,7 @@ class Erasures:
         return dataclasses.replace(erasure, recordings=outcomes, state=state)
 
     async def ready(self) -> Sequence[Recording]:
-        """Return what the next sweep erases first: approved by two people, and kept by nothing."""
+        """Return the recordings that the next sweep erases first: two people approved it, and no hold keeps them."""
         now = self._dossiers.now(self._clock.now())
         decided = await self._decided(await self._waiting(), now)
         return [
@@ -329,15 +331,15 @@ class Erasures:
         ]
 
     async def _waiting(self) -> Sequence[Erasure]:
-        """Return approved erasures that are not carried out, in the order of their approval."""
+        """Return the approved erasures that are not carried out yet, in the order of their approval."""
         approved = await self._catalog.erasures(states=[ErasureState.APPROVED], limit=_MAX_RECORDINGS)
         waiting = [each for each in approved if ErasureOutcome.PENDING in each.recordings.values()]
         return sorted(waiting, key=lambda each: (each.decided_at or each.requested_at, each.id))
 
-    # -- looking ------------------------------------------------------------------------------------------------
+    # -- showing ------------------------------------------------------------------------------------------------
 
     async def show(self, identifier: ErasureId) -> ErasureView:
-        """Return the erasure and what keeps it now; NotFound."""
+        """Return the erasure and what keeps its recordings now; NotFound."""
         return await self._view(await self._catalog.erasure(identifier))
 
     async def _view(self, erasure: Erasure) -> ErasureView:
@@ -365,7 +367,7 @@ def _grace(hold: HoldTerms) -> str:
 
 
 def erasure_document(view: ErasureView) -> dict[str, object]:
-    """Return what an approver decides about: what was asked, what would stay, and what has gone."""
+    """Return what an approver decides about: the request, the recordings that would stay, and those already gone."""
     erasure = view.erasure
     return {
         "erasure": erasure.id,
@@ -384,6 +386,6 @@ def erasure_document(view: ErasureView) -> dict[str, object]:
 def _check_decidable(erasure: Erasure, two: Deciders | None) -> None:
     """Raise unless the erasure may be decided: rejected, or approved by `two`."""
     if erasure.state is not ErasureState.REQUESTED:
-        raise Conflict(f"{erasure.id} is {erasure.state.value} already")
+        raise Conflict(f"{erasure.id} is already {erasure.state.value}")
     if two is not None:
         check_two(Decision.ERASURE, two, asked_by=erasure.requested_by, tenant=erasure.tenant)

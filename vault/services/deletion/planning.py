@@ -1,9 +1,9 @@
 """Plans a sweep: the cohorts that are due, checked against the rule that decides about each recording.
 
-Whole cohorts of audio are taken without reading their rows: the rule decides about every row as about the cohort,
-except rows with a date or hold of their own, which the catalog lists. Metadata, and the recordings of an ended
-contract, are decided row by row. A row that the rule keeps although its cohort goes is spared, with an error in the
-log.
+Whole cohorts of audio are planned without reading their rows. The rule gives one answer for all rows of a cohort,
+except for rows with a date or hold of their own, which the catalog lists. Metadata and the recordings of an ended
+contract are decided row by row. If the rule keeps a row of a cohort that goes, the row is spared and an error is
+logged.
 """
 
 from __future__ import annotations
@@ -42,11 +42,11 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Share:
-    """What one tenant loses besides audio that is due: months of metadata up to a period, changed dates, or everything.
+    """What a sweep takes of one tenant besides due audio: old metadata, changed dates, or all at the contract's end.
 
-    `months_spared` are not due yet. `outliving` is metadata that stays with its audio, with its index. `kept` are due
-    recordings that holds keep, `spared` those that the rule keeps against the plan. `tripped`: nothing of it goes this
-    time.
+    `months_spared` are not due yet. `outliving` is metadata, with its index, that stays with its audio. `kept` are due
+    recordings that holds keep. `spared` are recordings that the rule keeps against the plan. With `tripped`, this sweep
+    takes nothing of the share.
     """
 
     tenant: TenantId
@@ -87,7 +87,7 @@ class Share:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Planned:
-    """A sweep before its intent: `base` takes the audio that is due, each share that did not trip takes more."""
+    """A sweep before its intent: `base` takes the due audio, and each share that did not trip takes more."""
 
     base: Shred
     unpin: Sequence[Pin]
@@ -97,7 +97,7 @@ class Planned:
 
     @property
     def tripped(self) -> Sequence[Tripped]:
-        """What the guard stopped, by tenant."""
+        """The tenants that the guard stopped, each with its reason."""
         return [share.tripped for share in self.shares if share.tripped is not None]
 
     @property
@@ -129,11 +129,11 @@ class Planned:
 
     @property
     def kept(self) -> frozenset[RecordingId]:
-        """Recordings that holds keep, of those that the shares would take."""
+        """The recordings that the shares would take and that holds keep."""
         return frozenset().union(*(share.kept for share in self.shares if share.tripped is None))
 
     def plan(self) -> ShredPlan:
-        """Return what the keyring is asked to take."""
+        """Return the keyring's part of the plan: the keys to destroy."""
         shred, outliving = self.shred, (share.outliving for share in self.shares if share.tripped is None)
         places = {place for row in self.spared for place in (row.audio, row.metadata, _index(row.metadata))}
         return ShredPlan(
@@ -157,7 +157,7 @@ class Planned:
         return dataclasses.replace(self, shares=shares)
 
     def takes(self, row: Recording, part: Part, *, tripped: bool = False) -> bool:
-        """Tell whether the part's cohort goes; with `tripped`, or would go without a guard."""
+        """Tell whether the part's cohort goes; with `tripped`, also whether it would go without a guard."""
         mine = [share for share in self.shares if share.tenant == row.tenant]
         passed = part is Part.AUDIO and row.audio.cohort.period <= _or_none(self.base.due_through)
         # A row that is kept longer than its cohort has a pin of its own and goes by its own date.
@@ -190,7 +190,7 @@ class _Count:
     early: int = 0
     by_decision: Counter[datetime] = field(default_factory=Counter)
     since: Counter[datetime] = field(default_factory=Counter)
-    """Of `by_decision`, what was captured after the decision: a contract's end takes calls up to the end."""
+    """The recordings of `by_decision` captured after the decision: the end of a contract takes calls up to that end."""
     kept: set[RecordingId] = field(default_factory=set)
     spared: list[Recording] = field(default_factory=list)
     expired: defaultdict[Cohort, list[int]] = field(default_factory=lambda: defaultdict(list))
@@ -225,7 +225,7 @@ class Planner:
         self._limits = limits
 
     async def plan(self, now: datetime, trigger: str) -> Planned:
-        """Plan a sweep at `now`; shares of tenants only where a key exists that nothing keeps."""
+        """Return the plan of a sweep at `now`. A tenant has a share only if one of its due keys exists and is free."""
         base = Shred(
             id=new_id("shr", at=now, entropy=self._entropy),
             intended_at=now,
@@ -244,16 +244,16 @@ class Planner:
         return dataclasses.replace(planned, shares=shares)
 
     async def candidates(self, planned: Planned, *, after: RecordingId | None = None) -> AsyncIterator[Candidate]:
-        """Yield every recording that the plan concerns, those of tripped tenants included, each once.
+        """Yield each recording that the plan concerns once, including those of tripped tenants.
 
-        With `after`, which such a plan concerned before, only those behind it. Conflict if the plan has none such now:
-        a sweep has come between.
+        With `after`, a recording from an earlier call, yield only those after it. Conflict if a sweep ran meanwhile, so
+        that the plan no longer concerns `after`.
         """
         now, through = planned.base.intended_at, planned.base.due_through
         assert through is not None
         tenants = {tenant.id: tenant for tenant in await self._tenants(now)}
         dossiers = {identifier: await self._dossiers.of(tenant) for identifier, tenant in tenants.items()}
-        # By what the catalog has: a change that this sweep would apply first takes nothing out of its answers yet.
+        # The tenants as stored: the catalog's lists do not reflect a change that this sweep would apply first.
         stored = {tenant.id: self._dossiers.clocks(tenant) for tenant in await self._catalog.tenants()}
         last = None if after is None else await self._catalog.recording(after)
 
@@ -272,10 +272,10 @@ class Planner:
                 elif not falls_due_by_date(row):
                     yield _candidate(dossiers[row.tenant], row, now)
         if last is not None:
-            raise Conflict("a sweep has come between; this list goes no further", hint="begin it again, without after")
+            raise Conflict("a sweep ran meanwhile; this list ends here", hint="begin the list again, without after")
 
     async def _tenants(self, now: datetime) -> Sequence[Tenant]:
-        """Return every tenant as a sweep at `now` would change it first."""
+        """Return every tenant with the changes applied that a sweep at `now` applies first."""
         ready = {each.tenant: each for each in await self._policies.ready(now)}
         return [
             tenant if tenant.id not in ready else self._policies.changed(tenant, ready[tenant.id])
@@ -297,7 +297,7 @@ class Planner:
         return None
 
     def _share(self, planned: Planned, tenant: Tenant) -> Share | None:
-        """Return what the tenant loses besides audio that is due; None if no key of it exists."""
+        """Return the tenant's share; None if no key of it exists."""
         clocks, now = self._dossiers.clocks(tenant), planned.base.intended_at
         cohorts = self._keyring.cohorts(tenant.id, Part.METADATA)
         nothing = Share(tenant=tenant.id, metadata_through=None, dropped=False)
@@ -319,7 +319,7 @@ class Planner:
         return self._keyring.has_due(alone.plan())
 
     async def _judged(self, planned: Planned, share: Share, tenant: Tenant) -> Share:
-        """Decide about each row of a share, and trip it if too much would go before its date."""
+        """Decide about each row of a share; return it tripped if too much would go before its date."""
         now, last = planned.base.intended_at, self._keyring.last_sweep_at
         share = dataclasses.replace(share, outliving=await self._outliving(planned, share, tenant))
         alone = dataclasses.replace(planned, shares=[share])
@@ -376,7 +376,7 @@ class Planner:
         return found
 
     async def _rows(self, share: Share, tenant: Tenant, now: datetime) -> AsyncIterator[Recording]:
-        """Yield each finished row of which the share may take something, once."""
+        """Yield once each finished row of which the share may take a part."""
         through = LAST_PERIOD if share.dropped else share.metadata_through
         if through is not None:
             async for row in self._due(through, part=Part.METADATA, tenant=share.tenant):
@@ -412,7 +412,7 @@ def _candidate(dossier: Dossier, row: Recording, now: datetime) -> Candidate:
 
 
 def _contradicts(planned: Planned, dossier: Dossier, found: Candidate) -> bool:
-    """Tell whether the plan would take something that the rule keeps and no pin protects."""
+    """Tell whether the plan would take a part that the rule keeps and no pin protects; log an error then."""
     for part, decision in found.decisions.items():
         kept = not isinstance(decision, Due | Gone)
         if kept and planned.takes(found.row, part) and not dossier.pinned(found.row, part, decision):
@@ -425,7 +425,7 @@ def _contradicts(planned: Planned, dossier: Dossier, found: Candidate) -> bool:
 
 
 def _index(place: Coordinate) -> Coordinate:
-    """Return the coordinate of the index that finds what is sealed at `place`."""
+    """Return the coordinate of the index of the metadata at `place`."""
     return dataclasses.replace(place, leaf=INDEX_LEAF)
 
 

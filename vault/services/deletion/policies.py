@@ -1,12 +1,12 @@
 """Decisions of two people about deletion: changes of the retention of existing calls, and overrides of a tripped guard.
 
-A change applies to what exists when it is requested, so that nothing goes by it that nobody was shown. Calls that come
-while it waits for approval keep their own dates.
+A change applies to the recordings that exist when it is requested, so that the approver sees all it affects. Calls that
+arrive while it waits for approval keep their own dates.
 
-Order: request row → approval, which fixes when it takes effect → by a sweep, pins on audio to be kept longer, then
-request and tenant in one transaction → that sweep's own intent. A crash between leaves a request that the next sweep
-applies, with pins that keep meanwhile, or an applied change. In the other order the day of a cohort could take a key
-that two people had decided to keep.
+Order: request row → approval, which fixes when it takes effect → a sweep pins the audio to be kept longer → the sweep
+stores request and tenant in one transaction → the sweep's own intent. A crash leaves an applied change, or a request
+that the next sweep applies; its pins keep the audio meanwhile. In the other order a sweep could destroy a key that two
+people had decided to keep.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ from vault.services.people.two_people import the_two
 from vault.services.recordings.dossiers import Dossiers
 from vault.services.surroundings import Surroundings
 
-# -- policies -----------------------------------------------------------------------------------------------------
+# -- changes of retention -----------------------------------------------------------------------------------------
 
 _PAGE = 500
 
@@ -87,17 +87,17 @@ class Policies:
         return await self._catalog.policy_requests(tenant=tenant)
 
     async def show(self, identifier: str, *, tenant: TenantId | None = None) -> PolicyRequest:
-        """Return one, with `tenant` only of that tenant; NotFound."""
+        """Return one request; NotFound, also if it is not of `tenant`, when given."""
         for each in await self.all(tenant=tenant):
             if each.id == identifier:
                 return each
         raise NotFound("there is no such policy request")
 
     async def request(self, identifier: TenantId, *, retention: Period | None, actor: Principal) -> PolicyRequest:
-        """Request, as the first person, to keep the metadata of past months for `retention`; None: for the contract.
+        """Request, as the first person, to keep past months' metadata for `retention`; None for the whole contract.
 
-        Nothing changes before it is approved and its notice has ended. Invalid for a retention that no tenant may have.
-        NotFound. Conflict while another request of the tenant is open.
+        Nothing changes before it is approved and its notice has ended. Invalid if no tenant may have that retention.
+        NotFound for the tenant. Conflict while another request of the tenant is open.
         """
         check_metadata_retention(retention)
         tenant = await self._catalog.tenant(identifier)
@@ -108,7 +108,7 @@ class Policies:
         """Request, as the first person, to keep the audio of calls captured up to now for `retention`.
 
         Nothing changes before it is approved and its notice has ended. Invalid outside the vault's floor and cap.
-        NotFound. Conflict while another request of the tenant is open.
+        NotFound for the tenant. Conflict while another request of the tenant is open.
         """
         self._bounds.check(retention)
         tenant = await self._catalog.tenant(identifier)
@@ -143,10 +143,11 @@ class Policies:
         return request
 
     async def decide(self, identifier: str, *, approve: bool, actor: Principal) -> PolicyRequest:
-        """Approve as the second person, or reject or withdraw until it is applied.
+        """Approve or reject as the second person, or withdraw as the first person until it is applied.
 
-        Forbidden for the first person, and unless one of the two is a dpo and the other compliance or a safeguarding
-        lead. Conflict if it is decided, and for withdrawing an approved one that keeps anything longer.
+        Forbidden if the first person approves, or unless one of the two is a dpo and the other compliance or a
+        safeguarding lead. Conflict if it is already decided, or if one person withdraws an approved request that keeps
+        recordings longer.
         """
         now = self._clock.now()
         found = await self.show(identifier)
@@ -157,13 +158,13 @@ class Policies:
 
         def revision(before: PolicyRequest) -> tuple[PolicyRequest, Sequence[AuditEvent]]:
             if not before.is_open or (approve and before.state is not PolicyState.REQUESTED):
-                raise Conflict(f"{before.id} is {before.state.value} already", hint="ask for another change")
+                raise Conflict(f"{before.id} is already {before.state.value}", hint="request another change")
             if approve:
                 check_two(Decision.POLICY, two, asked_by=before.requested_by, tenant=before.tenant)
             elif longer and before.state is PolicyState.APPROVED:
                 raise Conflict(
-                    f"{before.id} is approved and keeps {longer} recordings longer: one person does not take that back",
-                    hint="let it take effect, then ask for another change, which two people decide",
+                    f"{before.id} is approved and keeps {longer} recordings longer; one person cannot take that back",
+                    hint="let it take effect, then request another change, which two people decide",
                 )
             after = dataclasses.replace(
                 before,
@@ -182,7 +183,7 @@ class Policies:
         return [each for each in await self._catalog.policy_requests() if each.is_ready(now=now)]
 
     async def apply(self, now: datetime) -> None:
-        """Apply what two people approved and whose notice has ended; one withdrawn meanwhile is skipped."""
+        """Apply the approved requests whose notice has ended; skip one that was withdrawn meanwhile."""
         for each in await self.ready(now):
             if each.retention is not None:
                 await self._carry(each)
@@ -199,7 +200,7 @@ class Policies:
             await self._catalog.apply_policy_request(each.id, revision)
 
     def changed(self, tenant: Tenant, request: PolicyRequest) -> Tenant:
-        """Return the tenant with the request applied; a later change covers an earlier one, so one is in force."""
+        """Return the tenant with the request applied. A later change replaces an earlier one, so one is in force."""
         if request.retention is None:
             return dataclasses.replace(tenant, metadata_changed=_metadata_change(request))
         return dataclasses.replace(tenant, retention_changed=self._audio_change(request))
@@ -216,7 +217,7 @@ class Policies:
         )
 
     async def _carry(self, request: PolicyRequest) -> None:
-        """Pin what is to be kept longer than its cohort, in runs of leaves, so that many recordings cost little."""
+        """Pin the leaves to be kept longer than their cohort; one pin covers a run of leaves, so many cost little."""
         tenant = await self._catalog.tenant(request.tenant)
         clocks = self._dossiers.clocks(self.changed(tenant, request))
         leaves: dict[Cohort, list[int]] = defaultdict(list)
@@ -333,9 +334,9 @@ def _event(what: str, request: PolicyRequest, actor: Principal | None) -> AuditE
 
 
 # -- overrides ----------------------------------------------------------------------------------------------------
-# Overrides of a tripped guard: what had tripped, who asked, who approved. Each serves one sweep.
+# An override of a tripped guard names what tripped, who requested it and who approved it. It serves one sweep.
 #
-# What stops a sweep is stored where every node reads it, so that people see what tripped on any node.
+# What tripped is stored in the catalog, so that every node can show it.
 
 _TRIPPED = "sweep.tripped"
 
@@ -345,7 +346,7 @@ class PermissionRows(OverrideRows, SettingRows, TokenLookup, Protocol):
 
 
 class Overrides:
-    """Stores what tripped, and lets two people override it."""
+    """Stores which guards tripped, and lets two people override one."""
 
     def __init__(self, *, catalog: PermissionRows, surroundings: Surroundings) -> None:
         self._catalog = catalog
@@ -365,14 +366,14 @@ class Overrides:
         if [*tripped] != [*await self.tripped()]:
             await self._catalog.save_setting(_TRIPPED, json.dumps([_to_json(each) for each in tripped]))
 
-    # -- lifting it ---------------------------------------------------------------------------------------------
+    # -- overriding it ------------------------------------------------------------------------------------------
 
     async def all(self, *, tenant: TenantId | None = None) -> Sequence[SweepOverride]:
         """Return every override, newest first; with `tenant`, those of that tenant only."""
         return [each for each in await self._catalog.overrides() if tenant is None or each.tenant == tenant]
 
     async def show(self, identifier: str, *, tenant: TenantId | None = None) -> SweepOverride:
-        """Return one, with `tenant` only if it is that tenant's; NotFound."""
+        """Return one override; NotFound, also if it is not of `tenant`, when given."""
         for each in await self.all(tenant=tenant):
             if each.id == identifier:
                 return each
@@ -381,17 +382,18 @@ class Overrides:
     async def request(
         self, *, tenant: TenantId | None, through: datetime, reason: str, actor: Principal
     ) -> SweepOverride:
-        """Request, as the first person, an override until `through` of the clock guard (`tenant` None) or a tenant's.
+        """Request, as the first person, an override of a tenant's guard, or of the clock guard without `tenant`.
 
-        Conflict if no such guard has tripped, or if another request for it is open.
+        `through` is the instant up to which the guard is lifted. Conflict if no such guard has tripped, or if another
+        request for it is open.
         """
         now = self._clock.now()
         if through <= now:
-            raise Invalid("an override reaches into the future", hint="say until when the guard is lifted")
+            raise Invalid("an override must end in the future", hint="say until when the guard is lifted")
         stopped = next((each for each in await self.tripped() if each.tenant == tenant), None)
         if stopped is None:
-            whose = "the sweep as a whole" if tenant is None else f"what goes of {tenant}"
-            raise Conflict(f"no guard has stopped {whose}", hint="callvault sweep status says what is stopped")
+            stopped = "the sweep as a whole" if tenant is None else f"the share of {tenant}"
+            raise Conflict(f"no guard has stopped {stopped}", hint="callvault sweep status says what is stopped")
         override = SweepOverride(
             id=new_id("ovr", at=now, entropy=self._entropy),
             tenant=tenant,
@@ -412,8 +414,8 @@ class Overrides:
     async def decide(self, found: SweepOverride, *, approve: bool, actor: Principal) -> SweepOverride:
         """Approve or reject `found`, as the second person.
 
-        Forbidden unless the two are two operators for the clock guard, or an operator and the tenant's dpo for a
-        tenant's guard. Conflict if it is decided, used or expired.
+        The clock guard needs two operators; a tenant's guard needs an operator and the tenant's dpo: else Forbidden.
+        Conflict if the override is already decided, used or expired.
         """
         now = self._clock.now()
         two = await the_two(self._catalog, found.requested_by, actor)
@@ -421,7 +423,9 @@ class Overrides:
 
         def revision(before: SweepOverride) -> tuple[SweepOverride, Sequence[AuditEvent]]:
             if before.approved_by is not None or not before.is_open(now=now):
-                raise Conflict(f"{before.id} is decided already, or over", hint="ask again if the guard still trips")
+                raise Conflict(
+                    f"{before.id} is already decided or has expired", hint="request another if the guard still trips"
+                )
             if not approve:
                 after = dataclasses.replace(before, rejected_by=actor.token_id)
                 return after, [event("sweep.override_rejected", actor, tenant=before.tenant, target=before.id)]
@@ -432,14 +436,14 @@ class Overrides:
         return await self._catalog.revise_override(found.id, revision)
 
     async def use(self, stopped: Tripped, now: datetime, actor: Principal | None) -> bool:
-        """Use up an override of what tripped, if there is one; before the sweep, so that it never serves twice."""
+        """Use up an override of `stopped`, if there is one; called before the sweep, so that it never serves twice."""
         for override in await self._catalog.overrides():
             if not _serves(override, stopped, now):
                 continue
 
             def revision(before: SweepOverride) -> tuple[SweepOverride, Sequence[AuditEvent]]:
                 if not _serves(before, stopped, now):
-                    raise Conflict(f"{before.id} no longer serves; nothing was shredded")
+                    raise Conflict(f"{before.id} was used or has expired meanwhile; nothing was shredded")
                 used = event("sweep.override_used", actor, tenant=before.tenant, target=before.id)
                 return dataclasses.replace(before, used_at=now), [used]
 

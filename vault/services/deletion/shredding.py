@@ -1,9 +1,11 @@
 """Carries a shred from its intent to its certificates, for sweeps and erasures.
 
-Order: intent row → keyring shred (point of no return inside) → receipt row → provisional certificates, a batch a page →
-erasures marked done → shred finished → objects deleted and verified absent → final certificates, once the leases of
-caches have run out too. After a crash the next start or sweep continues: what has no key and no certificate is
-certified; a recording never goes back. The keyring, not the catalog, decides what was shredded.
+Order: intent row → keyring shred (with the point of no return inside) → receipt row → provisional certificates, one
+batch for each page → erasures marked done → shred finished → objects deleted and verified absent → final certificates,
+once the leases of caches have run out too.
+
+After a crash the next start or sweep continues: it certifies each recording that has no key and no certificate. The
+keyring, not the catalog, decides what was shredded. A shredded recording never returns.
 """
 
 from __future__ import annotations
@@ -66,14 +68,14 @@ from vault.services.surroundings import Surroundings
 _LOCK = "sweeper"
 _PAGE = 500
 _CERTIFICATE_PAGE = 2048
-"""Recordings in a batch: its commit blocks other writers, and a proof's length is its logarithm."""
+"""Recordings in a batch. Its commit blocks other writers; a certificate's proof grows with the batch's logarithm."""
 
 logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Reason:
-    """On whose authority something went; for metadata that was due, its tenant and the end of its retention too."""
+    """The authority for a shredding; for metadata that was due, its tenant and the end of its retention too."""
 
     authority: Authority
     tenant: Tenant | None = None
@@ -129,23 +131,26 @@ class Shredder:
 
     @asynccontextmanager
     async def turn(self) -> AsyncIterator[None]:
-        """As `alone`, but wait for another node too; Unavailable after a while."""
+        """Like `alone`, but also wait for another node; Unavailable after a while."""
         async with self._lock, self._locks.hold(_LOCK):
             yield
 
     def check_named(self) -> None:
-        """Raise Unnamed if nothing new may be shredded, because certificates could not name who runs the vault."""
+        """Raise Unnamed if certificates could not name who runs the vault; nothing may be shredded then."""
         self._certifier.check_named()
 
     async def resume(self) -> None:
-        """Complete every interrupted shred; the caller is `alone`."""
+        """Complete every interrupted shred; the caller has entered `alone`."""
         for shred in await self._catalog.unfinished_shreds():
             await self.complete(shred)
 
     # -- objects ------------------------------------------------------------------------------------------------
 
     async def delete(self) -> Deletions:
-        """Delete objects and issue final certificates where possible; the caller is `alone`. Unavailable stops it."""
+        """Delete objects and issue final certificates where possible; Unavailable stops it.
+
+        The caller has entered `alone`.
+        """
         self._again_in = None
         deletions = await self._certifier.delete_objects()
         self._again_in = deletions.again_in
@@ -153,10 +158,10 @@ class Shredder:
         return deletions
 
     async def finish(self) -> None:
-        """Delete and finally certify what earlier shreds left, and what waits for leases once they run out.
+        """Delete the objects that earlier shreds left, and issue final certificates once the leases have run out.
 
-        Runs until cancelled, even if sweeps are only started by hand; it shreds nothing. An outage leaves the rest to
-        the next sweep. Returns after any other failure, as a sweeper does.
+        Runs until cancelled, even if sweeps are only started by hand; it shreds nothing. After an outage the next sweep
+        does the rest. Returns after any other failure, like the sweeper.
         """
         self._again_in = timedelta(0)
         while True:
@@ -165,7 +170,7 @@ class Shredder:
             with suppress(TimeoutError):
                 async with asyncio.timeout(pause):
                     await self._more.wait()
-                continue  # a shred has come between and has set another time
+                continue  # a shred ran meanwhile and set another time
             try:
                 async with self.alone() as alone:
                     if not alone:
@@ -186,8 +191,8 @@ class Shredder:
     ) -> tuple[ShredReceipt, int]:
         """Carry one shred from its present step to fully certified; return how many recordings were certified.
 
-        `spared` rows stay; once the shred is intended, it has them itself. `expired` is the result of `expired`, if it
-        is known already.
+        `spared` rows stay; once the intent is durable, the shred itself names them. `expired` is the result of the
+        method `expired`, if the caller has it already.
         """
         receipt = shred.receipt
         if receipt is None:
@@ -205,9 +210,9 @@ class Shredder:
         spared: Sequence[Recording] = (),
         expired: Mapping[Cohort, Spans] | None = None,
     ) -> ShredReceipt:
-        """Make the intent durable, then take the keys.
+        """Make the intent durable, then destroy the keys.
 
-        Inside the keyring's writer: no hold can be placed between the intent and the point of no return.
+        The caller holds the keyring's writer, so no hold can be placed between the intent and the point of no return.
         """
         detail: dict[str, object] = {"due_through": shred.due_through}
         if erasures:
@@ -241,13 +246,13 @@ class Shredder:
         return await writer.shred(plan)
 
     async def yielding(self) -> frozenset[bytes]:
-        """Return the tags of the pins that changes of retention set. A stale catalog knows none; the pins then hold."""
+        """Return the tags of the pins set by changes of retention; pins unknown to a stale catalog keep their keys."""
         return frozenset(id_bytes(each.id) for each in await self._catalog.policy_requests() if each.retention)
 
     async def expired(self, shred: Shred) -> Mapping[Cohort, Spans]:
-        """Return the leaves of audio that changes of retention have made due, of the tenants that the shred names.
+        """Return the leaves of audio that changes of retention made due, for the tenants that the shred names.
 
-        For one shred the result is always the same, except for what a hold keeps since.
+        The result is the same at every call for one shred, except for leaves that a new hold keeps.
         """
         leaves: dict[Cohort, list[int]] = defaultdict(list)
         for identifier in sorted(shred.changed):
@@ -277,10 +282,9 @@ class Shredder:
     async def outliving(
         self, shred: Shred, still_open: Sequence[Recording] = (), *, tenants: Sequence[Tenant] = ()
     ) -> frozenset[Coordinate]:
-        """Return the metadata that stays although its month goes, because its audio stays, with its index.
+        """Return the metadata, with its index, that outlives its month because its audio stays.
 
-        For one shred the result is always the same. `tenants` are those that a pending request would change, as
-        changed.
+        The result is the same at every call for one shred. `tenants` are tenants with their pending requests applied.
         """
         keep = {row.metadata for row in still_open}
         known = {tenant.id: tenant for tenant in tenants}
@@ -295,7 +299,7 @@ class Shredder:
         return frozenset({*keep, *(Coordinate(cohort=place.cohort, leaf=INDEX_LEAF) for place in keep)})
 
     async def account(self, shred: Shred, receipt: ShredReceipt) -> int:
-        """Store that the keys are gone, certify it, and close what requested it."""
+        """Store that the keys are gone, certify it, and close the erasures that requested it; return how many."""
         detail = {"epoch": receipt.epoch_destroyed}
         await self._catalog.record_receipt(
             shred.id, receipt, audit=[event("keyring.destroyed", None, target=shred.id, detail=detail)]
@@ -308,9 +312,9 @@ class Shredder:
     # -- certificates -------------------------------------------------------------------------------------------
 
     async def _certify(self, shred: Shred, receipt: ShredReceipt) -> int:
-        """Certify what this shred took and has no certificate.
+        """Certify the recordings that this shred took and that have no certificate; return how many.
 
-        Audio that was due is nearly everything: it comes last and needs no rows.
+        Audio that was due is most of them: it comes last and is certified without reading the rows one by one.
         """
         count = await self._certify_each(shred, receipt)
         if shred.due_through is not None:
@@ -322,12 +326,12 @@ class Shredder:
         count = 0
         issued, after = await self._next_batch(through, shred, receipt, after=None)
         while after is not None:
-            # The next batch is read and signed while this one is written; they have no recording in common.
+            # The next batch is read and signed while this one is written. The two share no recording.
             reading = asyncio.ensure_future(self._next_batch(through, shred, receipt, after=after))
             try:
                 count += await self._store(issued, shred)
             finally:
-                # Whatever became of the writing, no reading goes on after this returns.
+                # Wait for the read even if the write failed: no task outlives this method.
                 await asyncio.wait([reading])
             issued, after = reading.result()
         return count
@@ -335,7 +339,7 @@ class Shredder:
     async def _next_batch(
         self, through: int, shred: Shred, receipt: ShredReceipt, *, after: RecordingId | None
     ) -> tuple[IssuedBatch | None, RecordingId | None]:
-        """Sign for the next page of what is due and has no key; return the batch and the page's last recording."""
+        """Sign the next page of due recordings without a key; return the batch and the page's last recording."""
         page = await self._catalog.due_subjects(through=through, after=after, limit=_CERTIFICATE_PAGE)
         gone = [each for each in page if not any(self._keyring.derivable(part.coordinate) for part in each.parts)]
         issued = await self._certifier.prepare(gone, shred, receipt)
@@ -345,12 +349,12 @@ class Shredder:
         return 0 if issued is None else await self._certifier.store(issued, shred)
 
     async def _certify_each(self, shred: Shred, receipt: ShredReceipt) -> int:
-        """Certify row by row what went for another reason than the date of its audio."""
+        """Certify, row by row, the recordings that went for another reason than the date of their audio."""
         count = 0
         batch: dict[RecordingId, _Gone] = {}
         async for row, reason in self._touched(shred):
             if parts := self._lost(row):
-                # The first reason counts: a decided case outranks a date.
+                # The first reason counts: a decision of two people outranks a date.
                 batch.setdefault(row.id, _Gone(recording=row, parts=parts, reason=reason))
             if len(batch) == _PAGE:
                 count += await self._certify_page([*batch.values()], shred, receipt)
@@ -375,7 +379,7 @@ class Shredder:
         return await self._store(await self._certifier.prepare(subjects, shred, receipt), shred)
 
     async def _touched(self, shred: Shred) -> AsyncIterator[tuple[Recording, _Reason]]:
-        """Yield what erasures, ends of contracts and the retention of metadata may have taken."""
+        """Yield the recordings that erasures, ends of contracts or retention of metadata may have taken."""
         tenants = {tenant.id: tenant for tenant in await self._catalog.tenants()}
         for erasure, rows in await self._catalog.erasures_of(shred.id):
             reason = await self._of_erasure(erasure)
@@ -392,7 +396,7 @@ class Shredder:
     async def _run_out(
         self, shred: Shred, tenants: Mapping[TenantId, Tenant]
     ) -> AsyncIterator[tuple[Recording, _Reason]]:
-        """Yield what changed retention of audio and the retention of metadata may have taken."""
+        """Yield the recordings that changed retention of audio, or retention of metadata, may have taken."""
         for tenant in tenants.values():
             if shred.due_through is None or tenant.retention_changed is None:
                 continue
@@ -413,7 +417,7 @@ class Shredder:
         return _Reason(authority=Authority(Trigger(erasure.basis.value), case, deciders))
 
     async def _of_change(self, change: RetentionChange) -> Authority:
-        """Return the authority by which audio goes at a changed date: expiry, with the two who changed it."""
+        """Return the authority for audio that goes at a changed date: expiry, with the two people who changed it."""
         request = next(each for each in await self._catalog.policy_requests() if each.id == change.request)
         deciders = await self._deciders(
             (request.requested_by, request.requested_at), (request.decided_by, request.decided_at)
@@ -427,7 +431,7 @@ class Shredder:
         return _Reason(authority=Authority(Trigger.CONTRACT_END, None, deciders))
 
     async def _deciders(self, *acts: tuple[str | None, datetime | None]) -> tuple[Decider, ...]:
-        """Return who decided, the requester first, with the role of each one's token."""
+        """Return the deciders, the requester first, each with the role of their token."""
         found: list[Decider] = []
         for token, at in acts:
             if token is not None:
@@ -440,7 +444,7 @@ class Shredder:
         """Return the parts of `row` that have no key and no certificate."""
         certified = {
             Part.AUDIO: row.state is RecordingState.SHREDDED,
-            # Facts that went without a certificate were lost unseen; nobody certifies what nobody saw.
+            # Facts without a certificate were lost unnoticed: nobody saw their key go, so nobody certifies that.
             Part.METADATA: row.metadata_certificate_id is not None or not row.sealed_facts,
         }
         return tuple(
@@ -452,7 +456,7 @@ class Shredder:
     async def due(
         self, through: int, *, part: Part = Part.AUDIO, tenant: TenantId | None = None
     ) -> AsyncIterator[Recording]:
-        """Yield the finished recordings of the periods up to `through` whose part is not certified gone."""
+        """Yield the finished recordings of the periods up to `through` whose part has no certificate."""
         after: RecordingId | None = None
         while page := await self._catalog.due_recordings(
             through=through, after=after, limit=_PAGE, part=part, tenant=tenant
@@ -479,14 +483,14 @@ def settling(after: Erasure) -> Revision[Erasure]:
 
     def revision(before: Erasure) -> tuple[Erasure, Sequence[AuditEvent]]:
         if before.state is not ErasureState.APPROVED:
-            raise Conflict(f"{before.id} is {before.state.value}, so nothing of it can be settled")
+            raise Conflict(f"{before.id} is {before.state.value}, not approved; no outcome was stored")
         return dataclasses.replace(before, recordings=after.recordings, state=after.state), closing([after])
 
     return revision
 
 
 def closing(erasures: Sequence[Erasure]) -> list[AuditEvent]:
-    """Describe the end of finished erasures: how many recordings were erased, and how many had to stay."""
+    """Return an audit event for each finished erasure: how many recordings were erased, and how many had to stay."""
     return [
         event(
             "case.fulfilled",
@@ -507,7 +511,7 @@ def _on(pins: Sequence[Pin], leaves: frozenset[Coordinate]) -> tuple[Pin, ...]:
 
 
 def _retain_until(gone: _Gone, clocks: Clocks) -> datetime:
-    """Return from when all of the parts were due, as the rules stood when the shred was intended."""
+    """Return when the last of the parts became due, by the rules at the time of the intent."""
     row, through = gone.recording, gone.reason.through
     audio = falls_due(row, Part.AUDIO, clocks) if clocks.changes(row) else row.retain_until
     if audio is None or through is None or Part.METADATA not in gone.parts:
@@ -518,9 +522,9 @@ def _retain_until(gone: _Gone, clocks: Clocks) -> datetime:
 
 
 def _applied(gone: _Gone, tenant: Tenant, clocks: Clocks) -> Policy | None:
-    """Return the policy by which it was due; None if it is the one of its capture.
+    """Return the policy by which the recording was due; None if that is the policy of its capture.
 
-    For metadata that went alone it is what was agreed for its month, whatever was agreed since.
+    For metadata that went alone, it is the policy agreed for its month, not a later one.
     """
     if Part.AUDIO in gone.parts:
         change = clocks.changes(gone.recording)

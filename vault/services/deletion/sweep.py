@@ -1,9 +1,9 @@
-"""The sweeper: destroys the keys of what is due and not held, certifies it, then deletes and certifies the objects.
+"""The sweeper: destroys the keys of due recordings that are not held, certifies that, then deletes their objects.
 
-One intent takes the audio that is due, the metadata that is due, and the tenants whose contract and export window are
-over. The intent's row raises the floor below which no recording can begin. `vault.services.deletion.planning` plans
-what it takes, `vault.services.deletion.shredding` carries it out. Objects are deleted after the certificates, and their
-absence is certified in turn.
+One intent takes the due audio, the due metadata, and the tenants whose contract and export window are over. The
+intent's row raises the floor below which no recording can begin. `vault.services.deletion.planning` plans the sweep,
+`vault.services.deletion.shredding` carries it out. Objects are deleted after the provisional certificates; the final
+certificates prove their absence.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ class SweepLimits:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SweepLine:
-    """What a sweep would do with one recording: `shred` a part of it, `keep` it, or `postpone` it."""
+    """What a sweep would do with one recording (`shred` a part of it, `keep` or `postpone` it), and why."""
 
     recording: RecordingId
     tenant: TenantId
@@ -73,10 +73,10 @@ class SweepCount:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SweepReport:
-    """The result of one sweep, counted in recordings; `counts`, `lines` and `after` only for a dry run.
+    """The result of one sweep, counted in recordings; `counts`, `lines` and `after` are set only for a dry run.
 
-    `lines` are a page, and `after` is its last recording if others follow. `postponed` are the tenants of which nothing
-    went before its date, because the guard tripped.
+    `lines` are a page; `after` is its last recording if others follow. `postponed` are the tenants whose guard tripped:
+    nothing of theirs went before its date.
     """
 
     at: datetime
@@ -94,7 +94,7 @@ class SweepReport:
 
 
 class _SweptElsewhere(Unavailable):
-    """Another node is sweeping, which is no fault."""
+    """Another node is sweeping; this is no fault."""
 
 
 class SweepRows(DueRows, AuditTrail, Protocol):
@@ -130,9 +130,9 @@ class Sweeper:
         self.last: SweepReport | None = None
 
     async def run(self) -> None:
-        """Sweep at every interval plus jitter until cancelled; after an outage or tripped guard, at the next.
+        """Sweep at every interval plus jitter until cancelled, also after an outage or a tripped guard.
 
-        Returns after any other failure: a person must look before anything more is destroyed.
+        Returns after any other failure: a person must look before more is destroyed.
         """
         while True:
             jitter = random.uniform(0, self._limits.jitter.total_seconds())  # noqa: S311  # spreads load, no secret
@@ -144,12 +144,12 @@ class Sweeper:
             except (Unavailable, GuardTripped) as error:
                 logger.warning("sweep postponed", extra={"fields": {"error": error.code, "reason": error.message}})
             except VaultError as error:
-                # A sweep that met a contradiction is not repeated by the clock; recording and playback continue.
+                # After a contradiction no further sweep starts by itself. Recording and playback continue.
                 logger.critical("the sweeper stopped", extra={"fields": {"error": error.code, "reason": error.message}})
                 return
 
     async def resume(self) -> None:
-        """Complete interrupted shreds and erasures, before serving, unless another node does."""
+        """Complete interrupted shreds and erasures before the server accepts requests, unless another node does."""
         async with self._shredder.alone() as alone:
             if alone:
                 await self._erase()
@@ -157,8 +157,9 @@ class Sweeper:
     async def preview(self, *, after: RecordingId | None = None, limit: int = 100) -> SweepReport:
         """Return what a sweep would do now and why, and what a guard would stop; changes nothing.
 
-        Without `after` everything is counted and the first `limit` recordings are lines. With it, those behind a
-        recording that was a line before are counted and lines: NotFound, and Conflict if a sweep has come between.
+        Without `after`, all recordings are counted and the first `limit` are lines. With `after`, the recording of an
+        earlier line, only the recordings after it are counted and listed. NotFound for `after`. Conflict if a sweep ran
+        meanwhile.
         """
         now = effective_now(self._clock.now(), self._keyring.last_sweep_at)
         planned = await self._planner.plan(now, "expiry")
@@ -190,7 +191,7 @@ class Sweeper:
         )
 
     async def _foreseen(self, planned: Planned, after: RecordingId | None) -> AsyncIterator[SweepLine]:
-        """Yield what would become of each recording: first what two people decided to erase, in order of id."""
+        """Yield a line for each recording: first those that two people decided to erase, in order of id."""
         erased = {row.id: row.tenant for row in await self._erasures.ready()}
         for recording in sorted(erased):
             if after is None or (after in erased and recording > after):
@@ -201,9 +202,9 @@ class Sweeper:
                 yield _line(planned, found)
 
     async def sweep(self, *, trigger: str, actor: Principal | None) -> SweepReport:
-        """Shred, certify, delete. GuardTripped before anything is changed; Unavailable at any step.
+        """Shred, certify, delete. GuardTripped with nothing changed; Unavailable at any step.
 
-        Unavailable too while another node sweeps.
+        Unavailable also while another node sweeps.
         """
         async with self._shredder.alone() as alone:
             if not alone:
@@ -254,7 +255,7 @@ class Sweeper:
         )
 
     async def _erase(self) -> int:
-        """Carry out approved erasures; without a name for certificates they wait, and recording continues."""
+        """Carry out approved erasures; they wait while certificates could not name who runs the vault."""
         try:
             return await self._erasures.carry_out()
         except Unnamed as error:
@@ -262,7 +263,7 @@ class Sweeper:
             return 0
 
     async def _check_named(self, now: datetime) -> None:
-        """Raise Unnamed before anything is shredded; store the time first, or the clock would seem to jump later."""
+        """Raise Unnamed before anything is shredded. The time is stored first, else the clock would seem to jump."""
         try:
             self._shredder.check_named()
         except Unnamed:
@@ -291,7 +292,7 @@ class Sweeper:
                 continue
             self._metrics.sweep_tripped.inc()
             logger.error(
-                "what goes early of a tenant is postponed",
+                "the guard postpones a tenant's early deletions",
                 extra={"fields": {"tenant": stopped.tenant, "reason": stopped.reason}},
             )
             await self._catalog.append_audit([_tripped_event(stopped, actor)])

@@ -1,14 +1,21 @@
 """Uploads in parts: each part is sealed into the spool, durable before it is acknowledged, and put together in order.
 
-An acknowledged part is always kept. A part sent again with other bytes becomes a further version. What is not in the
-final audio (earlier versions, parts that a completion left out or that come after a gap) is kept aside: after the
-audio, in the same recording, under the same key.
+An acknowledged part is always kept. A part sent again with other bytes becomes a further version. Some parts are not in
+the final audio: earlier versions, parts that a completion left out, and parts after a gap. They are kept aside: after
+the audio, in the same recording, under the same key.
 
-Order, and what a crash leaves: catalog row (an open recording without bytes, closed after the grace) → its place in the
-spool (as before) → a part kept (it is there at the next start) → the note of what is kept aside (replaced by the next
-completion) → pieces in the journal (the next completion compares them and goes on behind) → the end in the journal (the
-recording completes) → the place dropped (a place without an open recording, which the next start drops). An abort goes
-the same way after its audit entry; one that a crash cut short is finished by the grace, with every part.
+The steps of an upload, and what a crash after each one leaves:
+
+1. the catalog row: an open recording without bytes, closed after the grace;
+2. its folder in the spool: the same;
+3. a part kept: the part is in the spool at the next start;
+4. the note of the parts kept aside: the next completion replaces the note;
+5. pieces in the journal: the next completion compares them and continues after them;
+6. the end in the journal: the recording completes;
+7. the folder dropped. Without it, a folder has no open recording, and the next start drops it.
+
+An abort writes its audit entry first and then takes the same steps. If a crash interrupts it, the end of the grace
+completes it with every part.
 """
 
 from __future__ import annotations
@@ -56,19 +63,19 @@ from vault.services.surroundings import Surroundings
 from vault.services.uploads.spooling import BodyReader, BodyWriter, PartKey, Windows
 
 ABORTED: Final = "truncated:aborted"
-"""The end of an upload that its recorder aborted: with everything that was acknowledged."""
+"""The end of an upload that its recorder aborted; it keeps every acknowledged part."""
 
 _TICK_SECONDS: Final = 1.0
 _MOST_REPLACED: Final = 1_000
 _LEFTOVER: Final = 0
-"""A number that no part has: for what a completion that broke off had written."""
+"""The number, which no part has, of the bytes that an interrupted completion had written."""
 
 logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Part:
-    """A durable part. `etag` is the MD5 of its bytes, in hex; the higher of two versions was sent later."""
+    """A durable part. `etag` is the MD5 of its bytes in hex; of two versions, the later one has the higher number."""
 
     number: int
     version: int
@@ -78,7 +85,7 @@ class Part:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
-    """The parts of the audio, and those kept aside, each in order."""
+    """The parts of the audio and the parts kept aside, each in order."""
 
     audio: Sequence[Part]
     aside: Sequence[Part]
@@ -99,19 +106,19 @@ class Upload:
     parts: dict[int, Part] = field(default_factory=dict)
     """The current part under each number."""
     replaced: list[Part] = field(default_factory=list)
-    """Earlier parts, which were acknowledged too."""
+    """Earlier versions of parts, which were acknowledged too."""
     digests: dict[tuple[int, int], dict[str, bytes]] = field(default_factory=dict)
-    """Known digests by algorithm, of a part by number and version; a part from before a restart has none."""
+    """Digests by algorithm of each part, by its number and version; none for parts from before a restart."""
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
-    """Held while a part is stored, and while the parts become a recording."""
+    """Held while a part is kept, and while the parts are written to the recording."""
 
     @property
     def every(self) -> Sequence[Part]:
-        """All acknowledged parts, by number and version."""
+        """All acknowledged parts, in order of number and version."""
         return sorted((*self.parts.values(), *self.replaced), key=lambda part: (part.number, part.version))
 
     def plan(self, numbers: Sequence[int]) -> Plan:
-        """Return the plan whose audio is the parts of these numbers."""
+        """Return the plan whose audio is the current parts of these numbers; all others are kept aside."""
         audio = [self.parts[number] for number in sorted(numbers)]
         return Plan(audio=audio, aside=[part for part in self.every if part not in audio])
 
@@ -130,20 +137,20 @@ class PartSink:
         self._room = room
 
     async def write(self, piece: bytes) -> None:
-        """Write more of the part; the recording's wait for its recorder starts again."""
+        """Write more bytes of the part; the grace period of the recording starts again."""
         self._upload.session.touch(now=self._clock.monotonic())
         await self._writer.write(piece)
 
     async def keep(self, digests: Mapping[str, bytes]) -> Part:
-        """Make the part durable; the last one kept under a number is current, and earlier ones stay.
+        """Make the part durable; the last part kept under a number is current, and earlier versions stay.
 
-        A part that is there already, byte for byte, is not kept twice. `digests` of its bytes, by algorithm, are
-        remembered.
+        A part with the same bytes as the current one is not kept twice. `digests` are those of its bytes, by algorithm.
+        TooLarge if the recording has no room for it.
         """
         md5 = await self._writer.end()
         upload = self._upload
         async with upload.lock:
-            # Whoever finishes the recording has read the parts by now: this one would be acknowledged and dropped.
+            # Checked under the lock: once the recording is ending, a new part would be acknowledged and dropped.
             upload.session.require_open()
             known = upload.parts.get(self._number)
             part = Part(
@@ -161,7 +168,7 @@ class PartSink:
 
     async def _keep(self, part: Part, known: Part | None) -> None:
         upload = self._upload
-        if part.size > self._room():  # others were kept while this one came
+        if part.size > self._room():  # other parts were kept while this one was received
             raise TooLarge("the parts together exceed what a recording may have; this one was not kept")
         if known is not None and len(upload.replaced) >= _MOST_REPLACED:
             raise TooLarge("parts of this upload were sent again too often; what was acknowledged is safe")
@@ -173,7 +180,7 @@ class PartSink:
 
 
 class PartRows(RecordingLookup, AuditTrail, Protocol):
-    """What uploads in parts ask of the catalog."""
+    """The catalog operations that uploads in parts need."""
 
 
 class Parts:
@@ -205,7 +212,7 @@ class Parts:
         self._entropy = surroundings.entropy
         self._grace = grace
         self._patience = patience
-        """How long a silent upload keeps its room while others wait for it."""
+        """How long a silent upload keeps its room in the spool while others wait for room."""
         self._limit = limit
         self._uploads: dict[RecordingId, Upload] = {}
 
@@ -229,7 +236,7 @@ class Parts:
         return session.recording.id in self._uploads
 
     def find(self, identifier: RecordingId, *, tenant: TenantId) -> Upload:
-        """Return an upload of the tenant's; NotFound."""
+        """Return the tenant's upload; NotFound."""
         upload = self._uploads.get(identifier)
         if upload is None or upload.session.recording.tenant != tenant or upload.session.ended is not None:
             raise NotFound("there is no such upload, or it was completed or aborted", s3="NoSuchUpload")
@@ -248,7 +255,8 @@ class Parts:
     def room(self, upload: Upload, number: int) -> int:
         """Return how many bytes part `number` may have without making the recording too large.
 
-        It may replace a part that is there; `PartSink.keep` checks the room of another one.
+        The current part with this number does not count, because the new one may equal it. `PartSink.keep` checks the
+        room of a different one.
         """
         others = sum(part.size for part in upload.every if part is not upload.parts.get(number))
         return max(self._limit - others, 0)
@@ -258,9 +266,9 @@ class Parts:
 
     @asynccontextmanager
     async def receive(self, upload: Upload, number: int, *, size: int | None) -> AsyncIterator[PartSink]:
-        """Receive a part of `size` bytes, if that is known; without `keep` it is dropped at the end of the context.
+        """Yield a sink for a part, which is dropped at the end of the context unless `keep` was called.
 
-        Unavailable if the tenant may not use so much of the spool now.
+        `size` is its size in bytes, None if unknown. Unavailable if the tenant may not use so much of the spool now.
         """
         recording = upload.session.recording
         self._shares.require(recording.tenant, size or 0)
@@ -279,11 +287,11 @@ class Parts:
     # -- the end ------------------------------------------------------------------------------------------------
 
     async def complete(self, upload: Upload, named: Sequence[NamedPart], *, checks: WholeChecks) -> None:
-        """Make the named parts the recording, in ascending order, and end it; durable when this returns.
+        """Write the named parts to the recording in ascending order, and end it; durable when this returns.
 
-        Invalid with `s3` InvalidPart, BadDigest or InvalidRequest, and nothing is changed, if a part or the whole
-        differs from what is stated. Parts that are not named are kept aside; UnderHold, and nothing is changed, if
-        there are any and a hold protects the recording.
+        The other parts are kept aside. Nothing is changed by these errors: Invalid (`s3` InvalidPart, BadDigest or
+        InvalidRequest) if a part or the whole differs from what is stated; UnderHold if a part would be kept aside
+        while a hold protects the recording.
         """
         session = upload.session
         async with upload.lock:
@@ -295,9 +303,9 @@ class Parts:
             plan = upload.plan([each.number for each in named])
             if plan.aside and is_pinned(self._keyring, session.recording.audio):
                 raise UnderHold(
-                    "a hold protects this recording, and this completion leaves out what was acknowledged; nothing was "
+                    "a hold protects this recording, and this completion leaves out acknowledged parts; nothing was "
                     "changed",
-                    hint="name every part as it was first sent, or abort: that keeps everything",
+                    hint="name every part as it was first sent, or abort: an abort keeps every part",
                     s3="OperationAborted",
                 )
             await self._compare(upload, plan, named, checks)
@@ -313,7 +321,7 @@ class Parts:
         await self._drop(upload)
 
     async def _compare(self, upload: Upload, plan: Plan, named: Sequence[NamedPart], checks: WholeChecks) -> None:
-        """Compare everything that is stated of the parts and of the whole, before any of it is recorded."""
+        """Compare the parts and the whole with their stated sizes and digests, before any byte is recorded."""
         if checks.size is not None and checks.size != plan.length:
             raise Invalid(
                 "the parts together have another size than is stated; nothing was recorded", s3="InvalidRequest"
@@ -332,7 +340,7 @@ class Parts:
             raise _other_whole()
 
     async def _digests(self, upload: Upload, part: Part, names: AbstractSet[str]) -> Mapping[str, bytes]:
-        """Return digests of one part; it is read where they are not known, or no longer."""
+        """Return digests of one part; reads the part if one of them is not known."""
         known = upload.digests.setdefault((part.number, part.version), {})
         if unknown := names - known.keys():
             known.update(await self._digested(upload, [part], unknown))
@@ -348,7 +356,7 @@ class Parts:
         return {name: each.digest() for name, each in running.items()}
 
     async def _put_together(self, upload: Upload, plan: Plan) -> None:
-        """Write the audio, and behind it what is kept aside; the note that tells them apart comes first."""
+        """Write the note of the parts kept aside, then the audio, then those parts."""
         session = upload.session
         if plan.aside or session.keeping.aside is not None:
             await self._notes.set_aside(session, offset=plan.length, pieces=_pieces_of(plan.aside))
@@ -356,9 +364,10 @@ class Parts:
             await continued(self._ingest, session, pieces)
 
     async def abort(self, upload: Upload, *, actor: Principal) -> None:
-        """End the recording as truncated, with everything that was acknowledged.
+        """End the recording as truncated, with every acknowledged part.
 
-        The audit entry comes before the end: a crash between them leaves an upload that its grace ends in the same way.
+        The audit entry is written before the end. A crash between them leaves an upload that the end of its grace ends
+        in the same way.
         """
         session = upload.session
         async with upload.lock:
@@ -372,9 +381,9 @@ class Parts:
         await self._drop(upload)
 
     async def _keep_beginning(self, upload: Upload) -> None:
-        """End an upload whose grace is over with everything that was acknowledged.
+        """Write every acknowledged part of an upload whose grace is over.
 
-        If it is being completed, that is waited for and stands.
+        A completion that is under way is waited for, and stays as it is.
         """
         session = upload.session
         async with upload.lock:
@@ -382,7 +391,7 @@ class Parts:
                 await self._keep_everything(upload)
 
     async def _keep_everything(self, upload: Upload) -> None:
-        """Parts 1, 2, … up to the first gap become the audio; all others are kept aside."""
+        """Write parts 1, 2, … up to the first gap as the audio, and keep all others aside."""
         session = upload.session
         plan = upload.plan(list(takewhile(upload.parts.__contains__, count(1))))
         await self._ingest.attach(session, offset=None, owner=upload)
@@ -391,9 +400,9 @@ class Parts:
             try:
                 await self._put_together(upload, plan)
             except (Refused, IntegrityError) as error:
-                # Another list of parts had been begun, or a part is damaged: what is durable is the audio.
+                # An earlier completion wrote another list of parts, or a part is damaged: the durable bytes are audio.
                 fields = {"recording": session.recording.id, "error": error.code}
-                logger.error("not every part of an upload fits together", extra={"fields": fields})  # noqa: TRY400
+                logger.error("the parts of an upload do not fit together", extra={"fields": fields})  # noqa: TRY400
                 await self._ingest.commit(session)
                 damaged = isinstance(error, IntegrityError)
                 await self._keep_apart(upload, min(plan.length, session.durable) if damaged else before)
@@ -401,7 +410,7 @@ class Parts:
             self._ingest.detach(session)
 
     async def _keep_apart(self, upload: Upload, end: int) -> None:
-        """Keep every intact part aside, after `end` bytes of audio and what else was written of an earlier list."""
+        """Keep every intact part aside: after `end` bytes of audio and the bytes that an earlier list left there."""
         session = upload.session
         sound = [part for part in upload.every if await self._is_sound(upload, part)]
         leftover = session.durable - end
@@ -428,11 +437,9 @@ class Parts:
             file = await self._spool.open(session.recording.id, part.number, part.version)
             try:
                 reader = await BodyReader.open(file, _part_key(session, part.number))
-                # A part whose keeping failed half way may lie where another version was to be.
+                # A part whose `keep` failed half way may be in the file of another version.
                 if (await reader.md5()).hex() != part.etag:
-                    raise Invalid(
-                        f"part {part.number} is another one than was acknowledged: send it again", s3="InvalidPart"
-                    )
+                    raise Invalid(f"part {part.number} is not the acknowledged one: send it again", s3="InvalidPart")
                 async with aclosing(reader.pieces()) as pieces:
                     async for piece in pieces:
                         yield piece
@@ -440,7 +447,7 @@ class Parts:
                 await file.close()
 
     async def same(self, upload: Upload, known: Part, part: Part, writer: BodyWriter) -> bool:
-        """Tell whether what was written is a part that is there already, byte for byte: an ETag proves nothing."""
+        """Tell whether the written part equals the known one, byte for byte: equal ETags do not prove that."""
         if (known.size, known.etag) != (part.size, part.etag):
             return False
         reader = await BodyReader.open(writer.file, _part_key(upload.session, part.number))
@@ -461,7 +468,7 @@ class Parts:
     # -- background ---------------------------------------------------------------------------------------------
 
     async def run(self) -> None:
-        """Drop the parts of recordings that the vault ended, and make room for who has less; until cancelled."""
+        """Until cancelled, drop the parts of ended recordings, and make room for tenants below their share."""
         while True:
             await asyncio.sleep(_TICK_SECONDS)
             await self.tidy()
@@ -474,10 +481,10 @@ class Parts:
                 await self._drop(upload)
 
     def make_room(self) -> None:
-        """End one upload of a tenant above its share, while one below its own finds no room in the spool.
+        """End one upload of a tenant above its share, while a tenant below its own finds no room in the spool.
 
-        It is the one left longest ago, of those silent long enough to have lost their recorder. One at a time, as the
-        room it frees may be enough.
+        The upload is the one left longest ago, if it has been silent for the patience. Only one ends at a time, because
+        the room that it frees may be enough.
         """
         crowding = self._shares.crowding()
         sessions = [upload.session for upload in self._uploads.values()] if crowding else []
@@ -500,7 +507,7 @@ class Parts:
                 return
 
     async def recover(self) -> None:
-        """Resume the uploads of an earlier incarnation; drop what belongs to no open recording of this node.
+        """Resume the uploads of an earlier process; drop the spooled parts of ended recordings.
 
         Call it once the open recordings are resumed.
         """
@@ -538,7 +545,7 @@ class Parts:
         try:
             return await self._catalog.recording(identifier)
         except NotFound:
-            # A catalog from a backup does not know it, and a newer one may: what was acknowledged is not dropped.
+            # A restored catalog may lack a row that a newer one has. Acknowledged parts are not dropped for that.
             fields = {"recording": identifier}
             logger.error("the spool holds parts of an unknown recording; they are kept", extra={"fields": fields})  # noqa: TRY400
             return None
@@ -552,9 +559,9 @@ def _is_over(row: Recording) -> bool:
 
 
 async def continued(ingest: Ingest, session: IngestSession, pieces: AsyncIterator[bytes]) -> None:
-    """Write a whole body into an attached recording, of which a beginning may be durable already.
+    """Write a whole body into an attached recording that may have durable bytes already.
 
-    Conflict, and nothing is written, if the body does not begin with what is durable.
+    Conflict, and nothing is written, if the body does not begin with those bytes.
     """
     missing = session.durable
     resent = hashlib.sha256()
@@ -579,7 +586,7 @@ def _require_same(session: IngestSession, resent: hashlib._Hash) -> None:
 
 
 def _other_part(number: int) -> Invalid:
-    return Invalid(f"part {number} was not received, or is another one", s3="InvalidPart")
+    return Invalid(f"part {number} was not received, or differs from the one stated", s3="InvalidPart")
 
 
 def _other_whole() -> Invalid:

@@ -1,7 +1,7 @@
-"""Uploads that clients create, continue and terminate at an address of their own: the id of the recording.
+"""Uploads that clients create, continue and terminate at an address of their own, which has the recording's id.
 
-One writer at a time has the recording. Creation makes the row, with the announced length and the grace among its sealed
-facts, so that an upload continues under the same terms after a restart of the server.
+One request at a time may write to the recording. Creation makes the row. Its sealed facts have the announced length and
+the grace, so that the upload continues under the same terms after a restart of the server.
 """
 
 from __future__ import annotations
@@ -35,10 +35,10 @@ from vault.services.surroundings import Surroundings
 from vault.services.tenants.tenants import Tenants
 
 TERMINATED = "truncated:terminated"
-"""The end of a recording that its client withdrew: nothing is deleted before its time."""
+"""The end of a recording whose upload its client terminated; the received bytes are kept for their retention."""
 
 SILENT_SECONDS = 2.0
-"""A request without bytes for so many seconds is replaced by the next one."""
+"""A request without bytes for this many seconds is replaced by the next one."""
 _GIVE_WAY_SECONDS = 3.0
 _FRESH_BYTES = 8
 
@@ -46,8 +46,8 @@ _FRESH_BYTES = 8
 class Writer:
     """One request that has a recording to itself; `stop` ends it soon.
 
-    It may be replaced once its client has been waited for, without a byte, for `patience` seconds; `waited` returns
-    them.
+    `waited` returns for how many seconds it has waited for a byte from its client. From `patience` seconds on, another
+    request may replace it.
     """
 
     def __init__(
@@ -61,20 +61,20 @@ class Writer:
         self._waited = waited
         self.patience = patience
         self.gone = asyncio.Event()
-        """Set once it writes no more."""
+        """Set once this request writes no more."""
 
     @property
     def silent(self) -> bool:
-        """Whether another request may take its place."""
+        """Whether another request may replace this one."""
         return self._waited() > self.patience
 
     @property
     def waiting(self) -> int:
-        """Nothing is held back."""
+        """0: an upload has no reorder window."""
         return 0
 
     def give_way(self) -> None:
-        """Ask it to end; nothing may be written in its place before `gone`."""
+        """Ask this request to end; its successor may write only after `gone` is set."""
         self._stop()
 
 
@@ -85,9 +85,9 @@ class Standing:
     row: Recording
     session: IngestSession | None
     offset: int
-    """Bytes its client may forget: durable ones, and those that pauses dropped."""
+    """How many bytes its client need not send again: durable ones, and those that pauses dropped."""
     total: int | None
-    """How many bytes it will have; None if not announced."""
+    """How many bytes the upload will have; None if not announced."""
 
     @property
     def complete(self) -> bool:
@@ -96,7 +96,7 @@ class Standing:
 
 
 class UploadRows(RecordingLookup, AuditTrail, Protocol):
-    """What resumable uploads ask of the catalog."""
+    """The catalog operations that resumable uploads need."""
 
 
 class Uploads:
@@ -130,7 +130,7 @@ class Uploads:
         """How long an upload waits for its client."""
 
     def expires_at(self, session: IngestSession | None) -> datetime:
-        """Return when the upload ends as truncated if its client does not come before."""
+        """Return when the upload will end as truncated unless its client continues it."""
         left = (session.grace if session is not None else None) or self.grace
         if session is not None and session.detached_at is not None:
             left -= timedelta(seconds=self._clock.monotonic() - session.detached_at)
@@ -143,9 +143,9 @@ class Uploads:
     ) -> tuple[IngestSession, bool]:
         """Return a new upload with this request attached, or an unfinished one, and whether it is new.
 
-        A client that names a call with an unfinished upload of the same length and media, and may join it, gets that
-        upload: it repeats a creation whose answer was lost. A file's name or a call key whose recording has ended never
-        leads to another's upload: what is uploaded again is kept again.
+        A client whose answer to a creation was lost repeats it. So a client that names a call with an unfinished upload
+        of the same length and media, and may join it, gets that upload. A file name, or a call key whose recording has
+        ended, always leads to a new upload: the bytes are kept again.
         """
         retention = await self._tenants.retention(tenant)
         key, distinct = choose_call_key(description, self._entropy(_FRESH_BYTES).hex())
@@ -175,11 +175,11 @@ class Uploads:
         raise Conflict("too many recordings have this call key", hint="give each call a key of its own")
 
     async def _require_known(self, tenant: TenantId, name: str) -> None:
-        """Raise unless the call key is taken by a recording that is, or was, this node's."""
+        """Raise unless a recording that is ended, or open on this node, has the call key."""
         if await self._call_keys.resolve(tenant, name, here=True) is None:
-            raise Conflict("another request is just creating an upload for this call", hint="try again")
+            raise Conflict("another request is creating an upload for this call", hint="try again")
 
-    # -- having an upload to oneself --------------------------------------------------------------------------------
+    # -- exclusive use ----------------------------------------------------------------------------------------------
 
     @asynccontextmanager
     async def entered(
@@ -193,10 +193,10 @@ class Uploads:
         alone: bool = False,
         offset: int | None = None,
     ) -> AsyncIterator[Standing]:
-        """Have the upload exclusively, with all earlier bytes durable, or learn how it ended.
+        """Use the upload exclusively inside the context, with all earlier bytes durable; yield its state.
 
-        `alone`: the protocol's clients send one request at a time, so an older request is dead. Raises Locked,
-        UploadGone and Forbidden as in `STEPS`, OffsetMismatch if `offset` is not the durable end. NotFound, logged, if
+        `alone` means that the protocol's clients send one request at a time, so an older request is dead. Locked,
+        UploadGone and Forbidden as in `STEPS`. OffsetMismatch if `offset` is not the durable end. NotFound, logged, if
         the tenant has no such upload.
         """
         step = Step.TAKE_OVER
@@ -204,14 +204,14 @@ class Uploads:
             session, row, stage = await self._find(tenant, identifier, actor)
             step = STEPS[Stage.SILENT if stage is Stage.BUSY and alone else stage, verb]
             if step is Step.TAKE_OVER:
-                await self._take_over(session)  # and look again: it may have come to its end
+                await self._take_over(session)  # then look again: the upload may have ended meanwhile
         match step:
             case Step.LOCKED:
                 raise _locked()
             case Step.GONE:
                 raise UploadGone("this upload ended before it was complete; what arrived is kept")
             case Step.KEPT:
-                raise Forbidden("the recording is complete: it goes when its time is up, not before")
+                raise Forbidden("the recording is complete; it is deleted when its retention ends, not before")
             case Step.TELL:
                 size = (await self._playback.finished(row)).received if session is None else session.received
                 require_end(size, offset)
@@ -226,7 +226,7 @@ class Uploads:
     ) -> tuple[IngestSession | None, Recording, Stage]:
         session = self._ingest.live(identifier)
         if session is None or session.recording.tenant != tenant:
-            # Another tenant's live upload is looked up like what is not there: memory would answer sooner.
+            # Also for another tenant's live upload: an answer from memory would come sooner and reveal that it exists.
             row = await self._access.own(actor, Act.INGEST, self._catalog.recording, identifier, tenant=tenant)
             if row.state is RecordingState.OPEN:
                 self._ingest.require_here(row)
@@ -249,13 +249,13 @@ class Uploads:
             raise _locked() from error
 
     async def make_way(self, session: IngestSession) -> None:
-        """End the request that writes to a session, if its recorder has been silent too long."""
+        """End the request that writes to a session, if its client has been silent too long."""
         if isinstance(session.feed, Writer) and session.feed.silent:
             await self._take_over(session)
 
     @asynccontextmanager
     async def held(self, session: IngestSession, writer: Writer, *, offset: int | None = None) -> AsyncIterator[None]:
-        """Attach to an upload that has no writer; at the end of the context the next one may."""
+        """Attach this request to an upload that has no writer, for the context."""
         if session.uploads:
             raise _locked()
         await self._ingest.attach(session, offset=offset)
@@ -264,7 +264,7 @@ class Uploads:
 
     @asynccontextmanager
     async def started(self, session: IngestSession, writer: Writer) -> AsyncIterator[None]:
-        """Be the writer of a session that this request is attached to."""
+        """Make this request, which is attached already, the writer of the session for the context."""
         session.follow(writer)
         try:
             yield
@@ -274,13 +274,13 @@ class Uploads:
             writer.gone.set()
 
     def require_taking(self) -> None:
-        """Raise Unavailable while the server shuts down: what is under way ends, and goes on after the restart."""
+        """Raise Unavailable while the server shuts down; clients continue their uploads after the restart."""
         if self._ingest.draining:
             raise Unavailable(
-                "the server is shutting down; the upload goes on after its restart", retry_after_seconds=5
+                "the server is shutting down; continue the upload after the restart", retry_after_seconds=5
             )
 
-    # -- while one has it -------------------------------------------------------------------------------------------
+    # -- acts of the writer -----------------------------------------------------------------------------------------
 
     async def announce(self, session: IngestSession, total: int | None) -> None:
         """Store the announced length, if it was unknown; durable when this returns."""
@@ -291,9 +291,9 @@ class Uploads:
         session.announce(total)
 
     async def settle(self, session: IngestSession, *, end: bool = False) -> int:
-        """Make what was written durable, and the end too if nothing is missing; return the durable offset.
+        """Make the written bytes durable, and the end too if the upload is complete; return the durable offset.
 
-        `end`: what was written is complete, whatever was announced.
+        With `end` the written bytes are complete, whatever length was announced.
         """
         if end or session.complete:
             await self._ingest.finish(session)
@@ -306,7 +306,8 @@ class Uploads:
     ) -> None:
         """End an unfinished upload as truncated; Forbidden while a hold protects it.
 
-        The audit entry comes before the end: a crash between them leaves an upload that its client may terminate again.
+        The audit entry is written before the end. A crash between them leaves an upload that its client may terminate
+        again.
         """
         async with self.entered(tenant, identifier, Verb.TERMINATE, writer, actor=actor, alone=alone) as standing:
             if is_pinned(self._keyring, standing.row.audio):
@@ -335,4 +336,4 @@ def _stage(session: IngestSession) -> Stage:
 
 
 def _locked() -> Locked:
-    return Locked("another request is writing to this upload", hint="wait until it has ended, and ask where to go on")
+    return Locked("another request is writing to this upload", hint="wait until it has ended, then ask for the offset")

@@ -1,4 +1,4 @@
-"""One body into the spool and out again: sealed while it arrives, opened window by window.
+"""Writes one body into the spool, sealed while it arrives, and reads it again window by window.
 
 The plaintext of a spooled file is the body, then its MD5, in one chunked-encryption message (docs/format.md, "Parts of
 uploads"). Reading the MD5 authenticates the end of the file and so its length.
@@ -52,7 +52,7 @@ class PartKey:
 
 
 class Windows:
-    """Counts the memory of all bodies on their way into the spool."""
+    """Counts the memory of all bodies that are being written into the spool."""
 
     def __init__(self, *, bound: int) -> None:
         self.bytes = 0
@@ -60,7 +60,7 @@ class Windows:
 
     @property
     def crowded(self) -> bool:
-        """Whether more than `bound` bytes are in memory, so that new ones are written at once."""
+        """Whether more than `bound` bytes are in memory; new bytes are then written at once."""
         return self.bytes > self._bound
 
     def take(self, size: int) -> None:
@@ -68,7 +68,7 @@ class Windows:
         self.bytes += size
 
     def give(self, size: int) -> None:
-        """Count `size` bytes less, which are written or dropped."""
+        """Count `size` bytes less, after they were written or dropped."""
         self.bytes -= size
 
 
@@ -104,7 +104,7 @@ class BodyWriter:
         return md5
 
     def drop(self) -> None:
-        """Free the memory; what was not written is lost."""
+        """Free the memory; bytes that were not written yet are lost."""
         self._windows.give(len(self._pending))
         self._pending = bytearray()
 
@@ -143,7 +143,7 @@ class BodyReader:
         return self._total - _MD5_BYTES
 
     async def md5(self) -> bytes:
-        """Return the body's MD5 as it was sealed behind it."""
+        """Return the MD5 that was sealed after the body."""
         return await self._window(self.size, self._total)
 
     async def pieces(self, end: int | None = None) -> AsyncGenerator[bytes, None]:

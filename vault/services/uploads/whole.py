@@ -1,6 +1,6 @@
-"""Whole bodies: each is spooled and checked before any of it is recorded, so that a refused one leaves nothing.
+"""Uploads of whole bodies: a body is spooled and checked before any byte is recorded, so a refused one leaves nothing.
 
-A spooled body has no name, and a key that only this process knows, so a crash leaves nothing of it. It is acknowledged
+A spooled body has no file name, and only this process has its key, so a crash leaves nothing of it. It is acknowledged
 only after it is in the journal.
 """
 
@@ -32,7 +32,7 @@ from vault.services.uploads.parts import continued
 from vault.services.uploads.spooling import BodyReader, BodyWriter, PartKey, Windows
 
 _RETRIED: Final = 4
-"""A body is compared with so many of a name's newest recordings, because a retry follows closely."""
+"""How many of a name's newest recordings a body is compared with; a retry follows closely."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,7 +42,7 @@ class Whole:
     recording: Recording
     size: int
     etag: str
-    """The ETag its recorder got; the SHA-256 of what is stored if it did not come over S3."""
+    """The ETag of the answer to its recorder; the SHA-256 of the stored bytes if it did not come over S3."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,13 +53,13 @@ class Body:
     part: PartKey
 
     async def reader(self) -> BodyReader:
-        """Return a reader of what was written; nothing may be written afterwards."""
+        """End the body and return its reader; nothing may be written afterwards."""
         await self.writer.end()
         return await BodyReader.open(self.writer.file, self.part)
 
 
 class Objects:
-    """Records whole bodies, and finds recorded ones."""
+    """Records whole bodies, and finds recorded ones by their name."""
 
     def __init__(
         self,
@@ -88,14 +88,14 @@ class Objects:
 
     @asynccontextmanager
     async def body(self, tenant: TenantId, *, size: int | None) -> AsyncIterator[Body]:
-        """Receive a body of `size` bytes, if that is known, into the spool; it is dropped at the end of the context.
+        """Yield a spooled body to write to, which is dropped at the end of the context.
 
-        Unavailable if the tenant may not use so much of the spool now.
+        `size` is its size in bytes, None if unknown. Unavailable if the tenant may not use so much of the spool now.
         """
         self._shares.require(tenant, size or 0)
         file = await self._spool.scratch(tenant=tenant)
         try:
-            # No recording has this id: it only completes the message's context.
+            # The sealed message needs an id in its context; no recording has this one.
             nobody = RecordingId(new_id("rec", at=self._clock.now(), entropy=self._entropy))
             part = PartKey(key=DataKey(self._entropy(32)), recording=nobody, number=0)
             writer = BodyWriter(file, part, entropy=self._entropy, windows=self._windows)
@@ -110,15 +110,15 @@ class Objects:
     async def only_new(
         self, tenant: TenantId, call_key: str, *, object_key: str, but: RecordingId | None = None
     ) -> AsyncIterator[None]:
-        """Be alone with a key that has no object, `but` for this recording, among those who ask for that.
+        """Let one conditional write at a time use a key that has no object yet; the recording `but` does not count.
 
-        Conflict, with `s3` PreconditionFailed if it has one, or ConditionalRequestConflict if another node is about to
-        make one. Alone in this process; two nodes that begin under one call key are told apart by the catalog.
+        Conflict: `s3` PreconditionFailed if the key has an object, ConditionalRequestConflict if another node is
+        creating one. The exclusion covers this process; of two nodes the catalog lets one begin under a call key.
         """
         async with self._alone.setdefault((tenant, object_key), asyncio.Lock()):
             found = await self.find(tenant, call_key, object_key=object_key)
             if found is not None and found.recording.id != but:
-                raise Conflict("there is an object under this key already; nothing was kept", s3="PreconditionFailed")
+                raise Conflict("this key already has an object; nothing was kept", s3="PreconditionFailed")
             newest = await self._call_keys.newest(tenant, call_key)
             for number in range(newest, max(newest - _RETRIED, 0), -1):
                 row = await self._search.call(tenant, call_name(call_key, number))
@@ -129,12 +129,11 @@ class Objects:
     async def put(
         self, call: CallStart, body: Body, *, sha256: str, etag: str, actor: Principal, only_new: bool = False
     ) -> Whole:
-        """Record a checked body; durable when this returns. If `only_new`, as the first of its key: see there.
+        """Record a checked body; durable when this returns. With `only_new`, only if its key has no object yet.
 
-        One that is the same as one of the newest few of its name is not recorded again.
-        It keeps the ETag that it has.
-        A name whose recording is another one, or is being made of parts, leads to a further recording, `~2` and so on:
-        a call is never turned away for its name.
+        A body that one of the newest few recordings of its name already has is not recorded again, and keeps that
+        recording's ETag. If the name belongs to a recording with other audio, or to an upload in parts, the body
+        becomes a further recording, `~2` and so on: no call is refused for its name.
         """
         reader = await body.reader()
         at_ms = max(unix_ms(self._clock.now()), 0)
@@ -147,7 +146,7 @@ class Objects:
     async def _put(
         self, call: CallStart, reader: BodyReader, *, sha256: str | None, etag: str, actor: Principal
     ) -> Whole:
-        """Record a body as `put` does; without `sha256` under a name that nothing has."""
+        """Record a body as `put` does; without `sha256` only under a name without a recording."""
         newest = await self._call_keys.newest(call.tenant, call.call_key)
         first = max(newest - _RETRIED + 1, 1)
         for number, name in enumerate(call_keys(call.call_key, first=first), first):
@@ -161,16 +160,16 @@ class Objects:
                 raise _begun_meanwhile()
             elif sha256 is not None:
                 known = await self._same(named, size=reader.size, sha256=sha256, gap=known_taken)
-                # A repetition may say differently what it is.
+                # A retry may declare another format.
                 joiner = replace(Joiner.of(call, actor), media=None)
                 if known is not None and await self._ingest.joining.same(joiner, known.recording):
                     return known
         raise Conflict("too many recordings have this call key", hint="give each call a key of its own")
 
     async def keep_beginning(self, call: CallStart, body: Body, *, length: int, actor: Principal) -> None:
-        """The recorder is gone before its body was complete: keep `length` bytes, for which the grace begins.
+        """Record the first `length` bytes of a body whose recorder is gone; the grace period begins.
 
-        If something was recorded under the name already, what there is stays as it is.
+        If the name is taken by another recording, nothing is recorded.
         """
         reader = await body.reader()
         session = await self._session(call, actor)
@@ -184,7 +183,7 @@ class Objects:
             self._ingest.detach(session)
 
     async def _session(self, call: CallStart, actor: Principal) -> IngestSession | None:
-        """Return a session with this upload bound to it, new or broken off before; None if the name is taken."""
+        """Return a new or an interrupted session with this upload attached; None if the name is taken."""
         session = self._ingest.live_call(call.tenant, call.call_key)
         if session is None:
             try:
@@ -203,7 +202,7 @@ class Objects:
         return session
 
     async def _write(self, session: IngestSession, reader: BodyReader, *, etag: str) -> bool:
-        """Write the body, its ETag, and the recording's end; False if other audio is durable there already."""
+        """Write the body, its ETag, and the recording's end; False if the recording has other durable audio."""
         try:
             async with aclosing(reader.pieces()) as pieces:
                 await continued(self._ingest, session, pieces)
@@ -216,7 +215,7 @@ class Objects:
         return True
 
     async def _same(self, call: CallStart, *, size: int, sha256: str, gap: bool) -> Whole | None:
-        """Return the finished recording of this name if it is this body; with `gap` there may be none of this name."""
+        """Return the finished recording of this name if it has this body; with `gap` the name may have no recording."""
         row = await self._call_keys.resolve(call.tenant, call.call_key, here=True)
         if isinstance(row, IngestSession):
             if row.ended is None or row.durable != size:
@@ -233,13 +232,13 @@ class Objects:
         return _whole(found) if found.sha256 == sha256 else None
 
     async def ended(self, session: IngestSession) -> Whole:
-        """Return the recording of a session that has ended, stored or not."""
+        """Return the recording of an ended session, stored or not."""
         row, size = session.recording, session.keeping.audio(session.durable)
         etag = etag_of(session.keeping.notes, size) or await self._ingest.storer.plaintext_sha256(session)
         return Whole(recording=row, size=size, etag=etag)
 
     async def whole(self, recording: Recording) -> Whole | None:
-        """Return a recording that is whole; None if it is not, or still being made."""
+        """Return the recording as an object; None if it is not whole, or not finished."""
         session = self._ingest.live(recording.id)
         if session is not None:
             return await self.ended(session) if session.ended == RecordingState.SEALED else None
@@ -252,9 +251,9 @@ class Objects:
         return _whole(found) if found.recording.state is RecordingState.SEALED else None
 
     async def find(self, tenant: TenantId, call_key: str, *, object_key: str | None = None) -> Whole | None:
-        """Return the newest recording of a name that is whole; None if there is none, or it is still being made.
+        """Return the newest whole recording of a name; None without one, or while it is not finished.
 
-        With `object_key`, those that S3 clients know under it have the name too.
+        With `object_key`, recordings with that S3 object key count too.
         """
         known = () if object_key is None else await self._search.object(tenant, object_key)
         found = [await self._first_whole(known), await self._newest_whole(tenant, call_key)]
@@ -278,7 +277,7 @@ class Objects:
 
 def _begun_meanwhile() -> Conflict:
     return Conflict(
-        "another upload of this key has begun; nothing was kept", hint="come again", s3="ConditionalRequestConflict"
+        "another upload of this key has begun; nothing was kept", hint="try again", s3="ConditionalRequestConflict"
     )
 
 
