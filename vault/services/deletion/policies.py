@@ -392,8 +392,8 @@ class Overrides:
             raise Invalid("an override must end in the future", hint="say until when the guard is lifted")
         stopped = next((each for each in await self.tripped() if each.tenant == tenant), None)
         if stopped is None:
-            stopped = "the sweep as a whole" if tenant is None else f"the share of {tenant}"
-            raise Conflict(f"no guard has stopped {stopped}", hint="callvault sweep status says what is stopped")
+            subject = "the sweep as a whole" if tenant is None else f"the share of {tenant}"
+            raise Conflict(f"no guard has stopped {subject}", hint="callvault sweep status says what is stopped")
         override = SweepOverride(
             id=new_id("ovr", at=now, entropy=self._entropy),
             tenant=tenant,
