@@ -92,6 +92,7 @@ class Look:
         self._clock = clock
         self._task: asyncio.Task[VaultError | None] | None = None
         self._began = 0.0
+        self._latest: tuple[VaultError | None, float] | None = None
 
     async def within(self, seconds: float) -> VaultError | None:
         """Ask, or join a question under way; return None if all is well, else the error; no answer is Unavailable.
@@ -106,18 +107,37 @@ class Look:
         await asyncio.wait([task], timeout=max(0.0, seconds - waited))
         if task.done():
             return task.result()
+        return self._silent()
+
+    async def latest(self, *, patience: float, fresh: float, seconds: float) -> tuple[VaultError | None, float]:
+        """Return the latest answer, and how many seconds ago its question was sent.
+
+        A question without an answer after `patience` seconds is Unavailable now. Only if the latest answer is older
+        than `fresh` seconds is another one asked for, and waited for up to `seconds`.
+        """
+        now = self._clock.monotonic()
+        if self._task is not None and not self._task.done() and now - self._began >= patience:
+            return self._silent(), 0.0
+        if self._latest is None or now - self._latest[1] > fresh:
+            return await self.within(seconds), 0.0
+        error, asked = self._latest
+        return error, now - asked
+
+    def _silent(self) -> Unavailable:
         waited = self._clock.monotonic() - self._began
         return Unavailable(f"{self._what} has not answered for {waited:.1f} s", cause=self._what.removeprefix("the "))
 
     async def _answer(self) -> VaultError | None:
+        began, found = self._began, None
         try:
             await self._ask()
         except VaultError as error:
-            return error
+            found = error
         except Exception as error:
             logger.exception("a look failed unexpectedly", extra={"fields": {"at": self._what}})
-            return Unavailable(f"looking at {self._what} failed unexpectedly ({reason(error)})")
-        return None
+            found = Unavailable(f"looking at {self._what} failed unexpectedly ({reason(error)})")
+        self._latest = found, began
+        return found
 
     async def close(self) -> None:
         """Cancel the question under way."""
@@ -130,9 +150,13 @@ EXPIRES_SOON: Final = timedelta(days=14)
 """How long before a token or a certificate expires the vault warns."""
 CHECKS: Final = ("draining", "journal", "keyring", "root_provider", "catalog", "objects")
 _ANSWER_SECONDS: Final = 0.5
-"""How many seconds a readiness check waits for what may hang."""
+"""How many seconds readiness waits for what may hang and was not looked at lately: before the first look."""
+_LOOK_SECONDS: Final = 1.0
+_PATIENCE_SECONDS: Final = 1.0
+_FRESH_SECONDS: Final = 4.0
+"""How old what readiness tells can be: one look, its answer, and an event loop that is late."""
 _SCRAPE_SECONDS: Final = 0.25
-_REFRESH_SECONDS: Final = 5.0
+_LOOKS_A_REFRESH: Final = 5
 
 
 class StatusRows(RecordingCounts, HoldLookup, AlertRows, TokenLookup, SchemaCheck, Protocol):
@@ -168,18 +192,27 @@ class Status:
         self._read_at = float("-inf")
         surroundings.metrics.catalog.aged_by(lambda: surroundings.clock.monotonic() - self._read_at)
 
-    async def readiness(self) -> Mapping[str, VaultError | None]:
-        """Return for each of CHECKS why no new recording should begin here, or None; within a second."""
+    async def readiness(self) -> tuple[Mapping[str, VaultError | None], float]:
+        """Return for each of CHECKS why no new recording should begin here, or None, and how many seconds old that is.
+
+        Neither the catalog nor a disk is asked: `run` looks at them every second, and what then hangs is told within
+        three. Before the first look this waits for them, at most half a second.
+        """
         found: dict[str, VaultError | None] = dict.fromkeys(CHECKS)
         if self._ingest.draining:
             found["draining"] = Unavailable("the server is shutting down")
         found["journal"] = self._journal.refusal()
         if (trouble := self._no_keys()) is not None:
             found["root_provider" if trouble.facts.get("cause") == "root provider" else "keyring"] = trouble
-        found["catalog"], found["objects"] = await asyncio.gather(
-            self._at_catalog.within(_ANSWER_SECONDS), self._at_store.within(_ANSWER_SECONDS)
+        bounds = {"patience": _PATIENCE_SECONDS, "fresh": _FRESH_SECONDS, "seconds": _ANSWER_SECONDS}
+        (found["catalog"], age), (found["objects"], other) = await asyncio.gather(
+            self._at_catalog.latest(**bounds), self._at_store.latest(**bounds)
         )
-        return found
+        return found, max(age, other)
+
+    async def look(self) -> None:
+        """Look at what readiness tells of; what does not answer in time is not waited for."""
+        await asyncio.gather(self._at_catalog.within(_PATIENCE_SECONDS), self._at_store.within(_PATIENCE_SECONDS))
 
     def _no_keys(self) -> VaultError | None:
         """Return why a new call would get no key, from memory alone; None if it would get one."""
@@ -210,10 +243,12 @@ class Status:
         await self._at_gauges.within(_SCRAPE_SECONDS)
 
     async def run(self) -> None:
-        """Read the catalog's gauges every few seconds until cancelled, so that no scrape waits for a catalog."""
+        """Look every second, and read the catalog's gauges every few, so that no monitor waits; until cancelled."""
         while True:
             await self.refresh()
-            await asyncio.sleep(_REFRESH_SECONDS)
+            for _ in range(_LOOKS_A_REFRESH):
+                await self.look()
+                await asyncio.sleep(_LOOK_SECONDS)
 
     async def overdue_seconds(self, *, tenant: TenantId | None = None) -> float:
         """Return how many seconds the oldest due recording without a hold has waited, of one tenant or all; else 0."""

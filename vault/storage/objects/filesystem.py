@@ -19,7 +19,9 @@ from vault.threads import in_thread, run_in
 _PAGE: Final = 1000
 _LOW_SPACE_BYTES: Final = 5 << 30
 _PLACES_AT_ONCE: Final = 64
-"""How much of `delete_below` is one thread's: much shares a sync, and a put still gets its turn."""
+"""How much of `delete_below` is one thread's: much shares a sync."""
+_DELETING: Final = 4
+"""Threads of their own, so that no put and no look waits behind a deletion."""
 
 
 class FilesystemObjectStore:
@@ -34,6 +36,7 @@ class FilesystemObjectStore:
     def __init__(self, tree: ObjectTree, pool: ThreadPoolExecutor) -> None:
         self._tree = tree
         self._pool = pool
+        self._deleting = ThreadPoolExecutor(_DELETING, thread_name_prefix="deleting")
 
     @staticmethod
     async def create(root: Path) -> None:
@@ -93,7 +96,9 @@ class FilesystemObjectStore:
         ordered = sorted(check_places(places).items())
         shares = [dict(ordered[start : start + _PLACES_AT_ONCE]) for start in range(0, len(ordered), _PLACES_AT_ONCE)]
         outcomes: dict[str, Sequence[Deletion] | VaultError] = {}
-        for found in await asyncio.gather(*(run_in(self._pool, self._tree.delete_below, share) for share in shares)):
+        for found in await asyncio.gather(
+            *(run_in(self._deleting, self._tree.delete_below, share) for share in shares)
+        ):
             outcomes.update(found)
         return outcomes
 
@@ -120,5 +125,6 @@ class FilesystemObjectStore:
 
     async def close(self) -> None:
         """Wait for work under way and release the directory; idempotent."""
+        await in_thread(self._deleting.shutdown)
         await in_thread(self._pool.shutdown)
         self._tree.close()
