@@ -228,11 +228,16 @@ async def test_readiness_asks_neither_the_catalog_nor_a_disk_and_says_how_old_it
 
 
 async def test_a_look_that_hangs_is_told_without_waiting_for_it(app, monkeypatch):
-    status, answers = app.vault.status, asyncio.Event()
+    status, asked, answers = app.vault.status, asyncio.Event(), asyncio.Event()
     await status.look()
-    monkeypatch.setattr(status._at_catalog, "_ask", answers.wait)
+
+    async def hangs():
+        asked.set()
+        await answers.wait()
+
+    monkeypatch.setattr(status._at_catalog, "_ask", hangs)
     hanging = asyncio.create_task(status.look())
-    await asyncio.sleep(0)
+    await until(asked.is_set)  # at the latest by the background's own look
     assert (await app.ask("GET", "/readyz", None)).status == 200
     app.clock.slept += 1
     body = (await app.ask("GET", "/readyz", None)).json
@@ -240,6 +245,7 @@ async def test_a_look_that_hangs_is_told_without_waiting_for_it(app, monkeypatch
     assert "has not answered for 1." in body["reasons"][0]["detail"]
     answers.set()
     await hanging
+    await status.look()
     assert (await app.ask("GET", "/readyz", None)).status == 200
 
 
