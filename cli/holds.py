@@ -28,6 +28,7 @@ _PLACING = (
 def _fields(hold: Mapping[str, Any]) -> list[tuple[str, object]]:
     held = [item["id"] for item in hold["recordings"] if item["outcome"] == "held"]
     late = [item["id"] for item in hold["recordings"] if item["outcome"] == "too_late"]
+    more = hold["before"] is not None
     pairs = [
         ("hold", hold["id"]),
         ("state", hold["state"]),
@@ -40,8 +41,11 @@ def _fields(hold: Mapping[str, Any]) -> list[tuple[str, object]]:
         ("placed", hold["created_at"]),
         ("placed by", who(hold, "placed_by")),
         ("review", hold["review_at"]),
+        ("recordings held", hold["recordings_held"]),
+        ("recordings missed", hold["recordings_too_late"] or None),
         ("holds", held),
         ("came too late for", late),
+        ("continue with", f"callvault holds show {hold['id']} --before {hold['before']}" if more else None),
         ("release requested by", who(hold, "release_requested_by")),
         ("release reason", hold["release_reason"]),
         ("released by", who(hold, "released_by")),
@@ -112,7 +116,7 @@ async def listing(
             item["kind"],
             item["matter"],
             local_day(item["review_at"]),
-            len(item["recordings"]),
+            item["recordings_held"],
             item["owner"],
             item.get("placed_by_name"),
         )
@@ -123,9 +127,14 @@ async def listing(
 
 
 @remote(group, "show", examples=[f"callvault holds show {_HOLD}"])
-async def show(call: Remote, hold: HoldName) -> None:
-    """Show one hold and what it protects."""
-    found = await call.client.get(f"/v1/holds/{segment(hold)}")
+async def show(
+    call: Remote,
+    hold: HoldName,
+    before: Annotated[str | None, typer.Option(help="Continue after this recording.", show_default=False)] = None,
+    limit: Annotated[int, typer.Option(min=1, max=1000, help="At most this many of its recordings.")] = 1000,
+) -> None:
+    """Show one hold and what it protects, the newest recordings first."""
+    found = await call.client.get(f"/v1/holds/{segment(hold)}", before=before, limit=limit)
     call.out.show(found, _fields(found))
 
 

@@ -175,6 +175,18 @@ class Recording:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class RecordingKeys:
+    """What decides whether a recording can be held: read of thousands at a time, so no more than that."""
+
+    id: RecordingId
+    tenant: TenantId
+    state: RecordingState
+    started_at: datetime
+    audio: Coordinate
+    metadata: Coordinate
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Examined:
     """The media of a recording as its first bytes show it; `content` is set if they are not what was declared."""
 
@@ -260,6 +272,24 @@ class Hold(HoldTerms):
 
     recordings: tuple[RecordingId, ...]
     too_late: tuple[RecordingId, ...] = ()
+
+    @property
+    def held(self) -> int:
+        """How many recordings it protects."""
+        return len(self.recordings)
+
+    @property
+    def late(self) -> int:
+        """For how many recordings it came too late."""
+        return len(self.too_late)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CountedHold(HoldTerms):
+    """A hold with how many recordings it protects, and for how many it came too late, but not which."""
+
+    held: int
+    late: int
 
 
 class Role(enum.StrEnum):

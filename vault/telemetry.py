@@ -118,6 +118,10 @@ class CatalogGauges(Collector):
         self.recordings = gauge("recordings", "Catalog rows", "state")
         self.holds_active = gauge("holds_active", "Holds in force", "kind")
         self.holds_review_overdue = gauge("holds_review_overdue", "Holds in force past their review date")
+        self.hold_labels_waiting = gauge("hold_labels_waiting", "Holds in force that not all their objects show yet")
+        self.hold_labels_failed = gauge(
+            "hold_labels_failed", "Recordings whose objects do not show whether a hold keeps them; tried again"
+        )
         self.tokens_expiring = gauge("tokens_expiring", "Tokens in force that expire within 14 days", "role")
         self.alerts_pending = gauge("alerts_pending", "Alerts that no webhook has acknowledged")
         self.alert_oldest = gauge("alert_oldest_seconds", "Age of the oldest alert that no webhook has acknowledged")

@@ -79,6 +79,7 @@ from vault.model import (
     Media,
     MetadataChange,
     Part,
+    RecordingKeys,
     RecordingState,
     Role,
 )
@@ -720,9 +721,13 @@ async def test_recordings_of_many_ids_are_those_that_there_are_and_the_tenants(c
     for each in (mine, theirs):
         await catalog.create_recording(each)
     asked = [mine.id, MISSING, theirs.id]
-    assert await catalog.recordings_of(asked) == {each.id: await catalog.recording(each.id) for each in (mine, theirs)}
-    assert [*await catalog.recordings_of(asked, tenant=ACME)] == [mine.id]
-    assert await catalog.recordings_of([*[MISSING] * 1200, mine.id]) == {mine.id: await catalog.recording(mine.id)}
+    rows = {each.id: await catalog.recording(each.id) for each in (mine, theirs)}
+    found = await catalog.keys_of(asked)
+    assert found.keys() == rows.keys()
+    for each, row in rows.items():
+        assert found[each] == RecordingKeys(**{of.name: getattr(row, of.name) for of in fields(RecordingKeys)})
+    assert [*await catalog.keys_of(asked, tenant=ACME)] == [mine.id]
+    assert (await catalog.keys_of([*[MISSING] * 1200, mine.id])).keys() == {mine.id}
 
 
 async def test_segments_of_unknown_or_several_recordings_are_refused(catalog):
@@ -1228,6 +1233,76 @@ async def answer_rows(catalog, reading):
     await reading
     catalog._database.fetch = fetch
     return given
+
+
+async def test_a_holds_recordings_are_counted_and_come_in_pages_the_newest_id_first(catalog):
+    rows = [await sealed(catalog) for _ in range(5)]
+    placed = hold(*rows[:4], too_late=(rows[4].id,), state=HoldState.PLACING)
+    small = hold(rows[0], matter="other", created_at=NOW - timedelta(days=1))
+    for each in (placed, small):
+        await catalog.add_hold(each)
+    ids = sorted((row.id for row in rows), reverse=True)
+    members = [(each, each == rows[4].id) for each in ids]
+
+    def pairs(found):
+        return [(each.recording, each.too_late) for each in found]
+
+    assert pairs(await catalog.members(placed.id)) == members
+    assert pairs(await catalog.members(placed.id, before=ids[1], limit=2)) == members[2:4]
+    firsts = await catalog.first_members([placed.id, small.id, HoldId(new_id("hold"))], most=3)
+    assert {each: pairs(found) for each, found in firsts.items()} == {
+        placed.id: members[:3],
+        small.id: [(rows[0].id, False)],
+    }
+    counted = await catalog.counted_holds(tenant=ACME)
+    assert [(each.id, each.held, each.late) for each in counted] == [(placed.id, 4, 1), (small.id, 1, 0)]
+    assert await catalog.counted_holds(tenant=OTHER) == []
+    assert await catalog.counted_hold(placed.id, tenant=ACME) == counted[0]
+    with pytest.raises(NotFound):
+        await catalog.counted_hold(placed.id, tenant=OTHER)
+    assert await catalog.earliest_start(placed.id) == min(row.started_at for row in rows[:4])
+    active = replace(counted[0], state=HoldState.ACTIVE)
+    assert await catalog.revise_terms(placed.id, becomes(active, event("hold.created"))) == active
+    assert await catalog.hold(placed.id) == replace(placed, state=HoldState.ACTIVE)
+    late = replace(placed, state=HoldState.ACTIVE, recordings=placed.recordings[1:], too_late=(rows[0].id, rows[4].id))
+    await catalog.revise_hold(placed.id, becomes(late))
+    assert ((await catalog.counted_hold(placed.id)).held, (await catalog.counted_hold(placed.id)).late) == (3, 2)
+    with pytest.raises(NotFound):
+        await catalog.revise_terms(HoldId(new_id("hold")), becomes(active))
+
+
+async def test_what_is_not_labelled_yet_is_known_from_the_holds_decision_on_and_again_from_its_release(catalog):
+    rows = sorted([await sealed(catalog) for _ in range(4)], key=lambda row: row.id)
+    placed = hold(*rows[:3], too_late=(rows[3].id,), state=HoldState.PLACING)
+    await catalog.add_hold(placed)
+    assert await catalog.unlabelled_holds() == [], "it is not decided yet"
+    await catalog.revise_hold(placed.id, becomes(replace(placed, state=HoldState.ACTIVE)))
+    [first] = await catalog.unlabelled_holds()
+    assert (first.hold, first.tenant, first.released, first.through) == (placed.id, ACME, False, None)
+    assert await catalog.to_label(placed.id, after=None, limit=2) == [rows[0].id, rows[1].id]
+    assert await catalog.labelled(first, through=rows[1].id, before=None, again=[rows[0].id])
+    assert not await catalog.labelled(first, through=rows[2].id, before=None, again=()), "another was faster"
+    [half] = await catalog.unlabelled_holds()
+    assert half.through == rows[1].id
+    assert await catalog.to_label(placed.id, after=half.through, limit=2) == [rows[2].id]
+    counts = await catalog.count_unlabelled()
+    assert (counts.waiting, counts.failed) == (1, 1)
+    assert await catalog.labelled(half, through=None, before=half.through, again=())
+    assert await catalog.unlabelled_holds() == []
+    assert await catalog.to_label_again(after=None, limit=5) == [rows[0].id]
+    assert await catalog.to_label_again(after=rows[0].id, limit=5) == []
+    await catalog.labelled_again([rows[0].id])
+    counts = await catalog.count_unlabelled()
+    assert (counts.waiting, counts.failed) == (0, 0)
+    found = [row.id for row in rows]
+    assert await catalog.protected(found, pinned=[]) == set(found[:3])
+    released = replace(await catalog.counted_hold(placed.id), state=HoldState.RELEASED)
+    await catalog.revise_terms(placed.id, becomes(released))
+    [again] = await catalog.unlabelled_holds()
+    assert (again.released, again.through) == (True, None)
+    assert not await catalog.labelled(first, through=rows[1].id, before=None, again=()), "it was released meanwhile"
+    assert await catalog.protected(found, pinned=[]) == set()
+    assert await catalog.protected(found, pinned=[placed.id]) == set(found[:3])
 
 
 async def test_holds_on_a_recording_are_those_that_protect_it_in_any_state(catalog):

@@ -89,15 +89,21 @@ async def test_a_sweep_killed_at_any_step(stage, landed):
 
 @MODES
 async def test_a_hold_killed_at_any_step_holds_or_was_never_answered(stage, landed):
-    for config, _ in Kills(stage.copy, acts.hold, days=0, landed=landed):
+    kills = Kills(stage.copy, acts.hold, days=0, landed=landed)
+    for config, _ in kills:
         clock = ManualClock()
         clock.advance(days=12)
         async with open_vault(config, clock=clock, background=False) as vault:
             placed = [each for each in await vault.catalog.holds() if each.id != stage.hold.id]
+            await vault.labels.settled(within=10)
+            for recording in (each for hold in placed for each in hold.recordings):
+                refs = await vault.catalog.segments(recording)
+                assert all([(await vault.store.stat(ref.name)).meta.held for ref in refs]), "a kill lost a label"
             await sweep(vault, clock)
             await assert_playable(vault, stage, "held", "later", *(["due-1"] if placed else []))
             await assert_shredded(vault, stage, "due-2", "other", *([] if placed else ["due-1"]))
         stage.discard(config)
+    assert {"objects.set_held", "catalog.labelled"} <= set(kills.writes)
 
 
 @MODES
@@ -122,7 +128,7 @@ async def test_a_flag_killed_at_any_step_leaves_no_pin_without_its_alert_and_no_
             await audit_verifies(vault)
         stage.discard(config)
     assert kills.writes[0] == "catalog.save_flag"
-    assert {"keyring.swap_head", "catalog.revise_hold"} <= set(kills.writes)
+    assert {"keyring.swap_head", "catalog.revise_terms"} <= set(kills.writes)
 
 
 async def raw_pins(config: Config) -> set[bytes]:

@@ -129,6 +129,10 @@ async def test_a_crash_at_any_write_of_a_call_keeps_what_was_acknowledged(stage,
 # -- holds --------------------------------------------------------------------------------------------------------
 
 
+_HOLD_WRITES = ("catalog.add_hold", "catalog.revise_terms", *["catalog.labelled"] * 4)
+"""Labels are noted for a page and for the end, of the hold that is placed and of the one that was there."""
+
+
 @MODES
 async def test_a_crash_at_any_write_of_placing_a_hold_leaves_all_of_it_or_nothing(stage, mode):
     names = ("due-1", "due-2")
@@ -153,6 +157,12 @@ async def test_a_crash_at_any_write_of_placing_a_hold_leaves_all_of_it_or_nothin
             assert hold.recordings == wanted
             assert {pin.tag for pin in pins} == {id_bytes(hold.id)}
             assert len(pins) == 4
+            async with asyncio.TaskGroup() as group:
+                working = group.create_task(vault.labels.run())
+                await vault.labels.settled(within=10)
+                working.cancel()
+            refs = [ref for refs in (await vault.catalog.segments_of(wanted)).values() for ref in refs]
+            assert all([(await vault.store.stat(ref.name)).meta.held for ref in refs]), "a crash lost a label"
         else:
             assert not pins
         await sweep(vault, clock)
@@ -161,7 +171,7 @@ async def test_a_crash_at_any_write_of_placing_a_hold_leaves_all_of_it_or_nothin
         await assert_shredded(vault, stage, "other")
 
     writes = await enumerate_crashes(stage, mode, days=12, flow=flow, laws=laws)
-    assert [each for each in writes if each.endswith("_hold")] == ["catalog.add_hold", "catalog.revise_hold"]
+    assert [each for each in writes if each in _HOLD_WRITES] == [*_HOLD_WRITES]
     assert {"keyring.replace", "objects.set_held"} <= set(writes)
 
 
@@ -194,7 +204,7 @@ async def test_a_crash_at_any_write_of_a_release_neither_forgets_nor_invents_a_s
         assert not vault.keyring.pins(ACME) or all(pin.cohort.part == "metadata" for pin in vault.keyring.pins(ACME))
 
     writes = await enumerate_crashes(stage, mode, days=12, flow=flow, laws=laws)
-    assert writes == ["catalog.revise_hold", "catalog.revise_hold"]
+    assert writes == ["catalog.revise_terms", "catalog.revise_terms"]
 
 
 # -- sweeping -----------------------------------------------------------------------------------------------------

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 from tests.helpers import approvals
@@ -29,6 +30,10 @@ async def sweep(process: Process) -> None:
 async def hold(process: Process) -> None:
     recordings = await named(process, "due-1", "later")
     await process.vault.holds.place(hold_request(*recordings, clock=process.clock), actor=ANN)
+    async with asyncio.TaskGroup() as group:
+        working = group.create_task(process.vault.labels.run())
+        await process.vault.labels.settled(within=10)
+        working.cancel()
 
 
 async def flag(process: Process) -> None:

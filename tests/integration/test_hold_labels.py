@@ -1,15 +1,20 @@
 """Stored objects show whether a hold keeps their recording; what protects it is the pin in the keyring."""
 
 import asyncio
+import re
 
 import sqlalchemy as sa
 
 from tests.helpers import approvals
-from tests.helpers.app import PCMU, app, sound
+from tests.helpers.app import PCMU, SETTINGS, app, running, sound
+from tests.helpers.crashing import memory_directory
+from vault.config import parse_config
 from vault.errors import Unavailable
 from vault.model import Role
 from vault.ports.objects import Deletion
 from vault.services.holds import holds
+from vault.wiring import open as wiring
+from vault.wiring import open_vault
 
 __all__ = ["app"]
 
@@ -54,7 +59,7 @@ async def test_a_hold_is_answered_once_it_protects_and_its_objects_say_so_when_t
             raise Unavailable("the store is away")
         await set_held(name, held=held)
 
-    monkeypatch.setattr(holds, "_AGAIN_SECONDS", 0.01)
+    monkeypatch.setattr(holds, "_LOOK_SECONDS", 0.01)
     monkeypatch.setattr(store, "set_held", away)
     answer = await app.hold(recording)
     assert (answer.status, answer.json["state"]) == (201, "active")
@@ -62,6 +67,71 @@ async def test_a_hold_is_answered_once_it_protects_and_its_objects_say_so_when_t
     back.set()
     await app.vault.labels.settled(within=10)
     assert set(await labels(app, recording)) == {True}
+
+
+async def test_labels_that_a_process_left_unset_are_set_by_the_next_one(monkeypatch):
+    async def away(name, *, held):
+        raise Unavailable("the store is away")
+
+    monkeypatch.setattr(wiring, "_LABEL_SECONDS", 0.01)
+    with memory_directory() as base:
+        config = parse_config(SETTINGS, base=base)
+        async with running(base) as app:
+            recording = await app.upload("left", sound(100_000))
+            monkeypatch.setattr(app.vault.store, "set_held", away)  # until it ends
+            assert (await app.hold(recording)).status == 201
+            names = [ref.name for ref in await app.vault.catalog.segments(recording)]
+            assert set(await labels(app, recording)) == {False}
+        async with open_vault(config, clock=app.clock) as vault:
+            await vault.labels.settled(within=10)
+            assert {(await vault.store.stat(name)).meta.held for name in names} == {True}
+
+
+async def test_an_object_that_takes_no_label_keeps_none_from_the_others_and_is_tried_again(app, monkeypatch):
+    recordings = [await app.upload(f"one-bad-{number}", sound(2_000)) for number in range(4)]
+    store, broken = app.vault.store, True
+    bad = (await app.vault.catalog.segments(recordings[1]))[0].name
+    set_held = store.set_held
+
+    async def refuses(name, *, held):
+        if name == bad and broken:
+            raise Unavailable("the disk does not answer for this one")
+        await set_held(name, held=held)
+
+    async def failed():
+        await app.vault.status.refresh()
+        text = (await app.ask("GET", "/metrics", None)).body.decode()
+        return re.findall(r"(?m)^callvault_hold_labels_(?:waiting|failed) (\S+)", text)
+
+    monkeypatch.setattr(holds, "_LOOK_SECONDS", 0.01)
+    monkeypatch.setattr(holds, "_AGAIN_LOOKS", 1)
+    monkeypatch.setattr(store, "set_held", refuses)
+    assert (await app.hold(*recordings)).status == 201
+    await app.vault.labels.settled(within=10)
+    shown = [await labels(app, each) for each in recordings]
+    assert [all(each) for each in shown] == [True, False, True, True]
+    assert await failed() == ["0.0", "1.0"]
+    broken = False
+    async with asyncio.timeout(10):
+        while await failed() != ["0.0", "0.0"]:
+            await asyncio.sleep(0.01)
+    assert all(await labels(app, recordings[1]))
+
+
+async def test_a_release_takes_the_label_once_its_pins_are_gone_and_leaves_what_another_hold_keeps(app):
+    one, both = [await app.upload(f"released-{number}", sound(2_000)) for number in range(2)]
+    released = (await app.hold(one, both)).json["id"]
+    assert (await app.hold(both, matter="another")).status == 201
+    await app.vault.labels.settled(within=10)
+    assert await labels(app, one) == await labels(app, both) == [True, True]
+    assert (await app.ask("POST", f"/v1/holds/{released}/release", body={"reason": "settled"})).status == 202
+    assert (await approvals.approve(app, f"/v1/holds/{released}", Role.DPO)).status == 200
+    await app.vault.labels.settled(within=10)
+    assert await labels(app, one) == [True, True], "the grace has not passed"
+    app.clock.advance(days=2)
+    await app.sweep()
+    await app.vault.labels.settled(within=10)
+    assert (await labels(app, one), await labels(app, both)) == ([False, False], [True, True])
 
 
 async def test_a_hold_on_many_recordings_asks_the_catalog_as_often_as_one_on_few(app):

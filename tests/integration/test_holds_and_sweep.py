@@ -437,3 +437,20 @@ async def test_a_controllers_wish_is_reviewed_before_the_cap_ends_when_placed_an
         body = {"next_review": within(years), "note": "asked again"}
         assert (await app.ask("POST", path, Role.COMPLIANCE, body=body)).status == status, years
     assert (await app.hold(recording, kind="legal", matter="OTHER", review_at=within(60))).status == 201
+
+
+async def test_a_list_of_holds_counts_their_recordings_and_one_hold_shows_them_in_pages(app):
+    recordings = sorted([await app.upload(f"paged-{number}", sound(100)) for number in range(12)], reverse=True)
+    placed = (await app.hold(*recordings)).json
+    assert {each["id"] for each in placed["recordings"]} == set(recordings)
+    assert (placed["recordings_held"], placed["before"]) == (12, None)
+    [listed] = (await app.ask("GET", "/v1/holds")).json["holds"]
+    assert [each["id"] for each in listed["recordings"]] == recordings[:10]
+    assert (listed["recordings_held"], listed["recordings_too_late"], listed["before"]) == (12, 0, recordings[9])
+    path = f"/v1/holds/{placed['id']}"
+    whole = (await app.ask("GET", path)).json
+    assert ([each["id"] for each in whole["recordings"]], whole["before"]) == (recordings, None)
+    first = (await app.ask("GET", f"{path}?limit=7")).json
+    rest = (await app.ask("GET", f"{path}?limit=7&before={first['before']}")).json
+    assert [each["id"] for each in first["recordings"] + rest["recordings"]] == recordings
+    assert rest["before"] is None

@@ -29,6 +29,7 @@ PAGED = {
         {"caller": "020 7946 0123"},
         {"caller": "020 7946 0123", "expires_from": SINCE},
     ],
+    ("GET", "/v1/holds/{hold}"): [{}],
     ("GET", "/v1/certificates"): [{}],
     ("GET", "/v1/erasures"): [{}],
     ("GET", "/v1/audit"): [
@@ -125,16 +126,18 @@ async def test_a_foreign_marker_continues_a_list_as_an_unknown_one_does(app):
     gone = (await app.ask("GET", "/v1/recordings?state=shredded", tenant=THEIRS)).json["recordings"][0]["id"]
     entry = (await app.ask("GET", f"/v1/audit?tenant={THEIRS}", Role.OPERATOR)).json["entries"][-1]["seq"]
     marks = {"recordings": [theirs.recording, gone], "certificates": [theirs.certificate], "erasures": [theirs.erasure]}
+    marks["holds"] = marks["recordings"]
     await app.ask("GET", "/v1/recordings", Role.DPO)
 
     async def told(route, asked):
-        method, path = route
+        method, path = route[0], route[1].format(hold=ours.hold)
         if method == "POST":
             answer = await app.ask(method, path, Role.DPO, body=asked, headers=PURPOSE)
         else:
             answer = await app.ask(method, f"{path}?{urlencode(asked)}", Role.DPO)
         assert answer.status == 200, (route, asked, answer.body)
-        return [each.get("id", each.get("seq")) for each in next(iter(answer.json.values()))]
+        listed = next(each for each in answer.json.values() if isinstance(each, list))
+        return [each.get("id", each.get("seq")) for each in listed]
 
     for route, ways in PAGED.items():
         name = route[1].split("/")[2]

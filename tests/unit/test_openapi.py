@@ -23,6 +23,7 @@ from vault.model import (
     Token,
 )
 from vault.ports.erasures import Erasure, ErasureBasis, ErasureId, ErasureOutcome, ErasureState
+from vault.ports.holds import Member
 from vault.ports.policies import PolicyPreview, PolicyRequest, PolicyState
 from vault.ports.recordings import Kept
 from vault.ports.shreds import SweepOverride
@@ -190,7 +191,7 @@ def test_what_the_views_render_is_what_the_document_promises(described):
     full = matches(described, "Recording", render_recording(replace(bare, facts=facts, holds=(HOLD,))))
     call = described["components"]["schemas"]["Recording"]["properties"]["call"]
     assert full["call"].keys() == call["properties"].keys()
-    matches(described, "Hold", render_hold(HOLD))
+    matches(described, "Hold", render_hold(HOLD, [Member(recording=row.id, too_late=False)], more=True))
     erasure = Erasure(
         id=ErasureId("era_" + "0" * 32),
         tenant=row.tenant,

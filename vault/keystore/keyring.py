@@ -236,6 +236,10 @@ class Keyring:
         chosen = pages.values() if tenant is None else [pages[tenant]] if tenant in pages else []
         return [pin for page in chosen for pin in page.pins]
 
+    def tags(self, tenant: TenantId) -> frozenset[bytes]:
+        """Return the tags of the tenant's pins."""
+        return frozenset(pin.tag for pin in self.pins(tenant))
+
     @asynccontextmanager
     async def writer(self) -> AsyncIterator[Writer]:
         """Enter the single-writer section; Unavailable if another process holds it too long."""

@@ -13,7 +13,7 @@ from typing import Protocol
 from vault.ports.audit import AuditLookup, AuditTrail
 from vault.ports.cluster import NodeRows
 from vault.ports.erasures import ErasureRows
-from vault.ports.holds import AlertRows, FlagRows, HoldRows
+from vault.ports.holds import AlertRows, FlagRows, HoldRows, LabelRows
 from vault.ports.policies import PolicyRows
 from vault.ports.recordings import (
     DueRows,
@@ -42,6 +42,7 @@ class Catalog(
     IndexRows,
     NodeRows,
     HoldRows,
+    LabelRows,
     FlagRows,
     AlertRows,
     ShredRows,

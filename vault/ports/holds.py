@@ -3,18 +3,45 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Final, Protocol
 
 from vault.ids import HoldId, RecordingId, TenantId
-from vault.model import AuditEvent, Hold, HoldState, HoldTerms
+from vault.model import AuditEvent, CountedHold, Hold, HoldState, HoldTerms
 from vault.ports.revision import Revision
 
 # -- holds --------------------------------------------------------------------------------------------------------
 
 MOST_HOLDS: Final = 32
 """How many holds may protect one recording, not counting those that flags place. A hold is a pin for each part."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Member:
+    """One of the recordings that a hold names, and whether it came too late for it."""
+
+    recording: RecordingId
+    too_late: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Unlabelled:
+    """A hold with recordings whose objects do not all say yet whether they are held; those up to `through` do."""
+
+    hold: HoldId
+    tenant: TenantId
+    released: bool
+    through: RecordingId | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LabelCounts:
+    """How many holds in force are not on all their objects yet, and how many recordings failed and are tried again."""
+
+    waiting: int
+    failed: int
 
 
 class HoldLookup(Protocol):
@@ -26,7 +53,22 @@ class HoldLookup(Protocol):
     async def holds(
         self, *, tenant: TenantId | None = None, states: Sequence[HoldState] = (), limit: int = 1000
     ) -> Sequence[Hold]:
-        """Return up to `limit` holds, newest first; empty `states` means all states."""
+        """Return up to `limit` holds with their recordings, newest first; empty `states` means all states."""
+
+    async def counted_hold(self, hold: HoldId, *, tenant: TenantId | None = None) -> CountedHold:
+        """Return a hold without its recordings; NotFound as `hold`."""
+
+    async def counted_holds(self, *, tenant: TenantId | None = None, limit: int = 1000) -> Sequence[CountedHold]:
+        """Return up to `limit` holds without their recordings, newest first."""
+
+    async def members(self, hold: HoldId, *, before: RecordingId | None = None, limit: int = 1000) -> Sequence[Member]:
+        """Return up to `limit` of the recordings that a hold names, the newest id first, after `before` if given."""
+
+    async def first_members(self, holds: Sequence[HoldId], *, most: int) -> Mapping[HoldId, Sequence[Member]]:
+        """Return, of each of these holds that names any, up to `most` of its recordings, the newest id first."""
+
+    async def earliest_start(self, hold: HoldId) -> datetime | None:
+        """Return when the first call that the hold protects started; None if it protects none."""
 
     async def hold_terms(self, *, states: Sequence[HoldState]) -> Sequence[HoldTerms]:
         """Return the terms of every hold in one of these states, newest first."""
@@ -49,7 +91,50 @@ class HoldRows(HoldLookup, Protocol):
         """
 
     async def revise_hold(self, hold: HoldId, revision: Revision[Hold]) -> Hold:
-        """Replace the hold with the one that `revision` returns, and return it; NotFound if there is none."""
+        """Replace the hold with the one that `revision` returns, and return it; NotFound if there is none.
+
+        A new hold, and one that is released by this, is unlabelled from then on.
+        """
+
+    async def revise_terms(self, hold: HoldId, revision: Revision[CountedHold]) -> CountedHold:
+        """Do as `revise_hold`, without reading or changing which recordings the hold names, or their number."""
+
+
+class LabelRows(Protocol):
+    """Which objects do not say yet whether their recording is held: it outlives a crash."""
+
+    async def unlabelled_holds(self) -> Sequence[Unlabelled]:
+        """Return the holds that are decided and have recordings that are not labelled yet, oldest first."""
+
+    async def to_label(self, hold: HoldId, *, after: RecordingId | None, limit: int) -> Sequence[RecordingId]:
+        """Return up to `limit` recordings that the hold protects, or did, behind `after`, in order of their ids."""
+
+    async def labelled(
+        self,
+        hold: Unlabelled,
+        *,
+        through: RecordingId | None,
+        before: RecordingId | None,
+        again: Collection[RecordingId],
+    ) -> bool:
+        """Note that the hold's objects are labelled up to `through`, all of them if None, except of those in `again`.
+
+        False, and nothing is noted, unless they were labelled up to `before`, and `released` is what the hold is now.
+        """
+
+    async def to_label_again(self, *, after: RecordingId | None, limit: int) -> Sequence[RecordingId]:
+        """Return up to `limit` recordings whose labelling is to be tried again, behind `after`, in order."""
+
+    async def labelled_again(self, recordings: Collection[RecordingId]) -> None:
+        """Note that these recordings, which were to be tried again, are labelled now."""
+
+    async def protected(
+        self, recordings: Sequence[RecordingId], *, pinned: Collection[HoldId]
+    ) -> AbstractSet[RecordingId]:
+        """Return which of these a hold in force protects, or one of `pinned`: released, but its pins are still set."""
+
+    async def count_unlabelled(self) -> LabelCounts:
+        """Count what is not labelled yet; a call that is going on is not counted as failed."""
 
 
 # -- alerts -------------------------------------------------------------------------------------------------------

@@ -217,6 +217,9 @@ class Keyring(Protocol):
     def pins(self, tenant: TenantId | None = None) -> Sequence[Pin]:
         """Return the pins of one tenant, or of all."""
 
+    def tags(self, tenant: TenantId) -> frozenset[bytes]:
+        """Return the tags of the tenant's pins."""
+
     def writer(self) -> AbstractAsyncContextManager[KeyringWriter]:
         """Become the single writer of this keyring, among all processes, with the newest state."""
 

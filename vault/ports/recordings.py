@@ -10,7 +10,17 @@ from typing import Protocol
 
 from vault.certificates.attested import Subject
 from vault.ids import NodeId, RecordingId, TenantId
-from vault.model import AuditEvent, Cohort, Examined, Misdeclared, Part, Recording, RecordingState, SegmentRef
+from vault.model import (
+    AuditEvent,
+    Cohort,
+    Examined,
+    Misdeclared,
+    Part,
+    Recording,
+    RecordingKeys,
+    RecordingState,
+    SegmentRef,
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,10 +81,10 @@ class RecordingLookup(Protocol):
     async def recording(self, recording: RecordingId, *, tenant: TenantId | None = None) -> Recording:
         """Return the row; NotFound, also if `tenant` is given and it belongs to another."""
 
-    async def recordings_of(
+    async def keys_of(
         self, recordings: Sequence[RecordingId], *, tenant: TenantId | None = None
-    ) -> Mapping[RecordingId, Recording]:
-        """Return the rows of these that there are, however many, with `tenant` only that tenant's."""
+    ) -> Mapping[RecordingId, RecordingKeys]:
+        """Return where the keys of these are, however many; with `tenant` only of that tenant's."""
 
     async def segments(self, recording: RecordingId) -> Sequence[SegmentRef]:
         """Return the recording's objects in index order, the manifest (index -1) first if there is one."""

@@ -128,7 +128,7 @@ def compose(config: Config, surroundings: Surroundings, adapters: Adapters) -> V
             pinned=partial(is_pinned, keyring),
         ),
     )
-    labels = Labels(catalog=catalog, store=store)
+    labels = Labels(catalog=catalog, keyring=keyring, store=store, locks=adapters.locks)
     holds = Holds(
         access=access,
         catalog=catalog,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Annotated, Final, Literal, Self
 
@@ -15,11 +15,13 @@ from vault.access.permissions import Act
 from vault.access.two_people import shown_digest
 from vault.ids import RecordingId
 from vault.model import HoldKind, HoldState, Principal
-from vault.server.context import VAULT, answer, body, caller, checked_id, lister, one_tenant, own
+from vault.ports.holds import Member
+from vault.server.context import VAULT, answer, body, caller, checked_id, lister, one_tenant, own, query, query_id
 from vault.server.operation import Operations, told
 from vault.server.schemas import (
     Approve,
     Body,
+    Count,
     HoldRef,
     Instant,
     Moment,
@@ -35,6 +37,8 @@ from vault.services.holds.holds import HoldRequest, release_document
 from vault.services.vault import Vault
 
 OPERATIONS: Final = Operations("holds")
+_FIRST_FEW: Final = 10
+"""How many of a hold's recordings a list shows."""
 
 
 class PlaceHold(Body):
@@ -78,13 +82,20 @@ class ReleaseHold(Body):
     reason: Words
 
 
+class MembersPage(Body):
+    """Which of a hold's recordings are shown."""
+
+    before: str | None = None
+    limit: Annotated[int, Field(ge=1, le=1000)] = 1000
+
+
 class _Held(TypedDict):
     id: RecordingRef
     outcome: Literal["held", "too_late"]
 
 
 class Hold(TypedDict):
-    """A hold, with who placed it as the audit trail says."""
+    """A hold, with who placed it as the audit trail says, and a page of its recordings."""
 
     id: HoldRef
     tenant: TenantRef
@@ -98,7 +109,12 @@ class Hold(TypedDict):
     placed_by: Who | None
     """Null where the vault rebuilt it."""
     review_at: Moment
+    recordings_held: Count
+    recordings_too_late: Count
     recordings: list[_Held]
+    """The newest first: in a list up to 10, of one hold up to 1,000; what was just placed, all."""
+    before: RecordingRef | None
+    """Continues the recordings; null where they are complete."""
     release_requested_by: Who | None
     release_reason: str | None
     released_by: Who | None
@@ -114,32 +130,40 @@ class HoldList(TypedDict):
     holds: list[Hold]
 
 
-def render_hold(hold: model.Hold, *, placed_by: str | None = None) -> Hold:
-    """Render a hold."""
+def render_hold(
+    hold: model.CountedHold | model.Hold, members: Sequence[Member], *, more: bool = False, placed_by: str | None = None
+) -> Hold:
+    """Render a hold with some of its recordings; `more` tells whether there are others behind the last."""
     return render(
         Hold,
         hold,
         placed_by=placed_by,
-        recordings=[_Held(id=item, outcome="held") for item in hold.recordings]
-        + [_Held(id=item, outcome="too_late") for item in hold.too_late],
+        recordings_held=hold.held,
+        recordings_too_late=hold.late,
+        recordings=[_Held(id=each.recording, outcome="too_late" if each.too_late else "held") for each in members],
+        before=members[-1].recording if more else None,
         shown=shown_digest(release_document(hold)) if hold.state is HoldState.RELEASE_REQUESTED else None,
     )
 
 
-async def _shown(vault: Vault, holds: Sequence[model.Hold]) -> list[Hold]:
-    placed = await vault.catalog.placers([hold.id for hold in holds])
-    return [render_hold(hold, placed_by=placed.get(hold.id)) for hold in holds]
-
-
 async def hold_answer(vault: Vault, hold: model.Hold) -> Hold:
-    """Render a hold with who placed it."""
-    return (await _shown(vault, [hold]))[0]
+    """Render a hold with all its recordings and with who placed it."""
+    placed = await vault.catalog.placers([hold.id])
+    members = [Member(recording=each, too_late=False) for each in hold.recordings]
+    members += [Member(recording=each, too_late=True) for each in hold.too_late]
+    return render_hold(hold, members, placed_by=placed.get(hold.id))
 
 
 async def _answer(
-    request: web.Request, hold: model.Hold, *, status: int = 200, headers: Mapping[str, str] | None = None
+    request: web.Request, hold: model.CountedHold, wanted: MembersPage | None = None, *, status: int = 200
 ) -> web.Response:
-    return await answer(request, await hold_answer(request.app[VAULT], hold), status=status, headers=headers)
+    """Answer with a hold and a page of its recordings, the first one unless another is wanted."""
+    catalog, page = request.app[VAULT].catalog, wanted or MembersPage()
+    before = query_id(page.before, "rec", "before")
+    members = await catalog.members(hold.id, before=RecordingId(before) if before else None, limit=page.limit + 1)
+    placed = await catalog.placers([hold.id])
+    shown = render_hold(hold, members[: page.limit], more=len(members) > page.limit, placed_by=placed.get(hold.id))
+    return await answer(request, shown, status=status)
 
 
 @OPERATIONS(
@@ -157,7 +181,8 @@ async def place_hold(request: web.Request) -> web.Response:
     recordings = tuple(RecordingId(checked_id(item, "rec", "recording")) for item in wanted.recordings)
     asked = wanted.into(HoldRequest, tenant=tenant, recordings=recordings)
     placed = await vault.holds.place(asked, actor=actor)
-    return await _answer(request, placed, status=201, headers={"Location": f"/v1/holds/{placed.id}"})
+    shown = await hold_answer(vault, placed)
+    return await answer(request, shown, status=201, headers={"Location": f"/v1/holds/{placed.id}"})
 
 
 @OPERATIONS(
@@ -166,19 +191,37 @@ async def place_hold(request: web.Request) -> web.Response:
 async def list_holds(request: web.Request) -> web.Response:
     """List holds."""
     vault, wanted, tenant = await lister(request, Act.HOLD_LIST)
-    found = await vault.catalog.holds(tenant=tenant, limit=wanted.limit)
-    return await answer(request, HoldList(holds=await _shown(vault, found)))
+    found = await vault.catalog.counted_holds(tenant=tenant, limit=wanted.limit)
+    identifiers = [hold.id for hold in found]
+    placed = await vault.catalog.placers(identifiers)
+    members = await vault.catalog.first_members(identifiers, most=_FIRST_FEW)
+    holds = [
+        render_hold(
+            hold,
+            members.get(hold.id, ()),
+            more=hold.held + hold.late > _FIRST_FEW,
+            placed_by=placed.get(hold.id),
+        )
+        for hold in found
+    ]
+    return await answer(request, HoldList(holds=holds))
 
 
-async def _hold(request: web.Request, act: Act) -> tuple[model.Hold, Principal]:
-    return await own(request, act, "hold", "hold", request.app[VAULT].catalog.hold)
+async def _hold(request: web.Request, act: Act) -> tuple[model.CountedHold, Principal]:
+    return await own(request, act, "hold", "hold", request.app[VAULT].catalog.counted_hold)
 
 
-@OPERATIONS("GET /v1/holds/{hold}", Act.HOLD_LIST, told("The hold.", Hold))
+@OPERATIONS(
+    "GET /v1/holds/{hold}",
+    Act.HOLD_LIST,
+    told("The hold; `before` continues its recordings.", Hold),
+    query=MembersPage,
+    queries=("before", "limit"),
+)
 async def show_hold(request: web.Request) -> web.Response:
-    """Show one hold."""
+    """Show one hold and a page of its recordings."""
     found, _ = await _hold(request, Act.HOLD_LIST)
-    return await _answer(request, found)
+    return await _answer(request, found, query(request, MembersPage))
 
 
 @OPERATIONS("POST /v1/holds/{hold}/review", Act.HOLD_REVIEW, told("The hold.", Hold), body=ReviewHold)

@@ -24,7 +24,18 @@ from typing import Protocol
 from vault.errors import NotFound, Unavailable
 from vault.format.names import recording_prefix
 from vault.ids import HoldId, NodeId, RecordingId, TenantId, id_bytes, id_time
-from vault.model import AuditEvent, Cohort, Hold, HoldKind, HoldState, Part, Pin, Recording, RecordingState
+from vault.model import (
+    AuditEvent,
+    Cohort,
+    Hold,
+    HoldKind,
+    HoldState,
+    Part,
+    Pin,
+    Recording,
+    RecordingKeys,
+    RecordingState,
+)
 from vault.ports.audit import AuditTrail
 from vault.ports.erasures import ErasureLookup
 from vault.ports.holds import HoldLookup, HoldRows
@@ -258,14 +269,15 @@ class Reconciler:
         reapplied = late = 0
         decided = [state for state in IN_FORCE if state is not HoldState.PLACING]
         for hold in await self._catalog.holds(states=decided, limit=_EVERY_HOLD):
-            rows = [await self._catalog.recording(identifier) for identifier in hold.recordings]
+            found = await self._catalog.keys_of(hold.recordings)
+            rows = [found[identifier] for identifier in hold.recordings]
             async with self._keyring.writer() as writer:
                 outcome = await self._reapply_one(hold, rows, writer)
             reapplied += outcome is HoldState.ACTIVE
             late += outcome is HoldState.RELEASED
         return reapplied, late
 
-    async def _reapply_one(self, hold: Hold, rows: Sequence[Recording], writer: KeyringWriter) -> HoldState | None:
+    async def _reapply_one(self, hold: Hold, rows: Sequence[RecordingKeys], writer: KeyringWriter) -> HoldState | None:
         """Return active if pins were missing, released if nothing is left to hold, None if nothing was missing."""
         if not rows:  # rebuilt from a pin whose recording is unknown: the pin keeps it
             return None

@@ -13,7 +13,7 @@ from vault.errors import NotFound, Unavailable, VaultError, reason
 from vault.ids import TenantId
 from vault.model import HoldKind, HoldState, RecordingState, Role
 from vault.ports.cluster import Node, NodeRows
-from vault.ports.holds import AlertRows, HoldLookup
+from vault.ports.holds import AlertRows, HoldLookup, LabelRows
 from vault.ports.journal import Journal
 from vault.ports.keys import Keyring
 from vault.ports.objects import ObjectStore
@@ -159,7 +159,7 @@ _SCRAPE_SECONDS: Final = 0.25
 _LOOKS_A_REFRESH: Final = 5
 
 
-class StatusRows(RecordingCounts, HoldLookup, AlertRows, TokenLookup, SchemaCheck, Protocol):
+class StatusRows(RecordingCounts, HoldLookup, LabelRows, AlertRows, TokenLookup, SchemaCheck, Protocol):
     """The catalog methods that status needs."""
 
 
@@ -262,6 +262,7 @@ class Status:
         counts = await catalog.count_recordings()
         overdue = await self.overdue_seconds()
         holds = await catalog.hold_terms(states=[HoldState.ACTIVE, HoldState.RELEASE_REQUESTED])
+        labels = await catalog.count_unlabelled()
         waiting = await catalog.alerts_waiting()
         tokens = await catalog.tokens(expiring_by=now + EXPIRES_SOON)
         for state in RecordingState:
@@ -270,6 +271,8 @@ class Status:
         for kind in HoldKind:
             gauges.holds_active.labels(kind.value).set(sum(hold.kind is kind for hold in holds))
         gauges.holds_review_overdue.set(sum(review_overdue(hold, now=now) for hold in holds))
+        gauges.hold_labels_waiting.set(labels.waiting)
+        gauges.hold_labels_failed.set(labels.failed)
         gauges.alerts_pending.set(waiting.count)
         gauges.alert_oldest.set(max((now - waiting.oldest).total_seconds(), 0.0) if waiting.oldest else 0.0)
         expiring = [each for each in tokens if not has_expired(each, now=now)]

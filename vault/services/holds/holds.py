@@ -11,10 +11,10 @@ import asyncio
 import dataclasses
 import logging
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from itertools import islice
 from typing import Any, Final, Protocol
 
 from vault.access.permissions import Act
@@ -22,8 +22,21 @@ from vault.access.two_people import RELEASE_OF, Deciders, check_shown, check_two
 from vault.errors import Conflict, Invalid, NotFound, TooLate, Unavailable, VaultError
 from vault.ids import HoldId, RecordingId, TenantId, id_bytes, new_id
 from vault.instants import rfc3339
-from vault.model import AuditEvent, Hold, HoldKind, HoldState, HoldTerms, Pin, Principal, Recording, RecordingState
-from vault.ports.holds import HoldRows
+from vault.model import (
+    AuditEvent,
+    CountedHold,
+    Hold,
+    HoldKind,
+    HoldState,
+    HoldTerms,
+    Pin,
+    Principal,
+    Recording,
+    RecordingKeys,
+    RecordingState,
+)
+from vault.ports.cluster import ClusterLocks
+from vault.ports.holds import HoldRows, LabelRows, Unlabelled
 from vault.ports.keys import Keyring
 from vault.ports.objects import ObjectStore
 from vault.ports.policies import PolicyLookup, PolicyRequest
@@ -37,90 +50,189 @@ from vault.services.people.two_people import decide_by_two
 from vault.services.surroundings import Surroundings
 
 # -- labels -------------------------------------------------------------------------------------------------------
-# Labels stored objects as held. The pin protects; the label follows after the hold's answer.
+# Has stored objects say whether their recording is held. The pin protects; the label follows after the hold's answer.
 #
-# A crash loses the queue: those objects are protected without a label.
+# Which objects do not say it yet is in the catalog, in the same transaction as the hold or its release, so a crash
+# loses none of it. Order: labels of a page of recordings → the hold's place in the catalog moves behind the page. A
+# crash between the two has the page labelled again. The labels of a released hold go once the keyring has none of its
+# pins.
 
 _PAGE: Final = 500
 _AT_ONCE: Final = 24
 """How many objects are labelled at a time: each waits for a disk or a bucket."""
-_AGAIN_SECONDS: Final = 5.0
+_LOOK_SECONDS: Final = 5.0
+"""How often to look for what another process left, and for released holds whose pins are gone."""
+_AGAIN_LOOKS: Final = 12
+"""After how many looks what failed is tried again."""
+_GIVE_WAY_SECONDS: Final = 5.0
+"""How long an object waits at most for answers under way."""
+_LOCK: Final = "labels"
 
 logger = logging.getLogger(__name__)
 
 
+class LabellingRows(LabelRows, RecordingLookup, Protocol):
+    """The catalog methods that labels need."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Work:
+    """The holds whose turn it is, and the released ones that keep until a sweep has dropped their pins."""
+
+    ready: list[Unlabelled]
+    pinned: set[HoldId]
+
+
 class Labels:
-    """Labels the objects of what was held, in order, until it is done: an outage only makes it wait."""
+    """Labels the objects of what was held or released until it is done: an outage only makes it wait."""
 
-    def __init__(self, *, catalog: RecordingLookup, store: ObjectStore) -> None:
+    def __init__(self, *, catalog: LabellingRows, keyring: Keyring, store: ObjectStore, locks: ClusterLocks) -> None:
         self._catalog = catalog
+        self._keyring = keyring
         self._store = store
-        self._waiting: deque[RecordingId] = deque()
-        self._work = asyncio.Event()
+        self._locks = locks
+        self._woken = asyncio.Event()
         self._done = asyncio.Event()
-        self._done.set()
+        self._free = asyncio.Event()
+        self._free.set()
+        self._asked = 0
 
-    def show(self, recordings: Sequence[RecordingId]) -> None:
-        """Have the objects that these recordings have now say that they are held."""
-        self._waiting.extend(recordings)
-        if self._waiting:
-            self._done.clear()
-            self._work.set()
+    def wake(self) -> None:
+        """Label now, because a hold was placed or a released one has lost its pins."""
+        self._done.clear()
+        self._woken.set()
+
+    @contextmanager
+    def waiting(self) -> Iterator[None]:
+        """Label nothing while somebody waits for the answer to a hold, so that the answer comes soon."""
+        self._asked += 1
+        self._free.clear()
+        try:
+            yield
+        finally:
+            self._asked -= 1
+            if not self._asked:
+                self._free.set()
+
+    async def _give_way(self) -> None:
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_GIVE_WAY_SECONDS):
+                await self._free.wait()
 
     async def settled(self, *, within: float) -> None:
-        """Return once everything that was asked for is shown, or after `within` seconds."""
+        """Return once no hold waits for its turn, or after `within` seconds."""
+        self.wake()
         try:
             async with asyncio.timeout(within):
                 await self._done.wait()
         except TimeoutError:
-            logger.warning("holds are not shown on all objects", extra={"fields": {"recordings": len(self._waiting)}})
+            logger.warning("holds are not shown on all objects; the next start goes on")
 
     async def run(self) -> None:
         """Label until cancelled."""
+        looks = 0
         while True:
-            await self._work.wait()
-            while self._waiting:
-                page = list(islice(self._waiting, _PAGE))
-                if not await self._labelled(page):
-                    await asyncio.sleep(_AGAIN_SECONDS)
-                    continue
-                for _ in page:
-                    self._waiting.popleft()
-            self._work.clear()
-            self._done.set()
-
-    async def _labelled(self, page: Sequence[RecordingId]) -> bool:
-        """Label what can be; False if the catalog or the store did not answer, and all of it is to be done again."""
-        answered = True
-        try:
-            found = await self._catalog.object_names(page)
-            names = iter([name for recording in page for name in found[recording]])
-            async with asyncio.TaskGroup() as group:
-                workers = [group.create_task(self._each(names)) for _ in range(_AT_ONCE)]
-            if absent := sum(each.result() for each in workers):
-                logger.warning(
-                    "hold state not shown on objects that are not there", extra={"fields": {"objects": absent}}
-                )
-        except* Unavailable as errors:
-            answered = False
-            _warn("hold state not shown on objects yet", errors.exceptions[0])
-        except* VaultError as errors:
-            _warn("hold state not shown on some objects", errors.exceptions[0])
-        return answered
-
-    async def _each(self, names: Iterator[str]) -> int:
-        """Label what comes; return how many objects were not there."""
-        absent = 0
-        for name in names:
+            self._woken.clear()
             try:
-                await self._store.set_held(name, held=True)
-            except NotFound:
-                absent += 1
-        return absent
+                if await self._round(again=looks % _AGAIN_LOOKS == 0) and not self._woken.is_set():
+                    self._done.set()
+            except VaultError as error:
+                logger.warning("hold state not shown on objects yet", extra={"fields": {"why": error.code}})
+            looks += 1
+            with suppress(TimeoutError):
+                async with asyncio.timeout(_LOOK_SECONDS):
+                    await self._woken.wait()
 
+    async def _round(self, *, again: bool) -> bool:
+        """Label what is to be labelled; False if something that could be is left."""
+        if not (await self._work()).ready and not again:
+            return True
+        async with self._locks.try_hold(_LOCK) as lock:
+            if lock is None:  # another process does it
+                return False
+            work = await self._work()
+            for hold in work.ready:
+                if not await self._label(hold, work.pinned):
+                    return False
+            if again:
+                await self._try_again(work.pinned)
+        return True
 
-def _warn(what: str, error: Exception) -> None:
-    logger.warning(what, extra={"fields": {"error": type(error).__name__}})
+    async def _work(self) -> _Work:
+        tags: dict[TenantId, Collection[bytes]] = {}
+        work = _Work(ready=[], pinned=set())
+        for each in await self._catalog.unlabelled_holds():
+            if each.released and each.tenant not in tags:
+                tags[each.tenant] = self._keyring.tags(each.tenant)
+            if each.released and id_bytes(each.hold) in tags[each.tenant]:
+                work.pinned.add(each.hold)
+            else:
+                work.ready.append(each)
+        return work
+
+    async def _label(self, hold: Unlabelled, pinned: Collection[HoldId]) -> bool:
+        """Label one hold's objects from where it stands, page by page; False if the store does not answer."""
+        place = hold.through
+        while page := await self._catalog.to_label(hold.hold, after=place, limit=_PAGE):
+            failed = await self._show(page, pinned)
+            if failed is None:
+                return False
+            # Labels first: the other order would lose the page's labels to a crash between the two.
+            if not await self._catalog.labelled(hold, through=page[-1], before=place, again=failed):
+                return True  # it was released meanwhile: another turn comes
+            place = page[-1]
+        await self._catalog.labelled(hold, through=None, before=place, again=())
+        return True
+
+    async def _try_again(self, pinned: Collection[HoldId]) -> None:
+        """Label what could not be labelled when it was its turn."""
+        after: RecordingId | None = None
+        while page := await self._catalog.to_label_again(after=after, limit=_PAGE):
+            failed = await self._show(page, pinned)
+            if failed is None:
+                return
+            await self._catalog.labelled_again([each for each in page if each not in failed])
+            after = page[-1]
+
+    async def _show(self, page: Sequence[RecordingId], pinned: Collection[HoldId]) -> Collection[RecordingId] | None:
+        """Label the objects of these recordings; return those to be done again, None if the store is away.
+
+        A call that is going on is among them: its last objects are still to come.
+        """
+        rows = await self._catalog.keys_of(page)
+        held = await self._catalog.protected(page, pinned=pinned)
+        objects = await self._catalog.object_names(page)
+        gone = {RecordingState.SHREDDING, RecordingState.SHREDDED}
+        there = [each for each in page if rows[each].state not in gone]
+        failed = {each for each in there if rows[each].state is RecordingState.OPEN}
+        waiting = deque((each, name) for each in there for name in objects[each])
+        errors: list[VaultError] = []
+        labelled = 0
+
+        async def work() -> None:
+            nonlocal labelled
+            while waiting:
+                recording, name = waiting.popleft()
+                await self._give_way()
+                try:
+                    await self._store.set_held(name, held=recording in held)
+                    labelled += 1
+                except NotFound:
+                    # It was deleted meanwhile, or it is lost: `verify` tells, and a label would tell nothing.
+                    labelled += 1
+                except VaultError as error:
+                    # The others go on: one bad object must not keep a label from any other.
+                    failed.add(recording)
+                    errors.append(error)
+
+        async with asyncio.TaskGroup() as group:
+            for _ in range(_AT_ONCE):
+                group.create_task(work())
+        if errors:
+            fields = {"objects": len(errors), "why": errors[0].code}
+            logger.warning("hold state not shown on some objects yet", extra={"fields": fields})
+        away = not labelled and any(isinstance(each, Unavailable) for each in errors)
+        return None if away else failed
 
 
 # -- holds --------------------------------------------------------------------------------------------------------
@@ -144,7 +256,7 @@ class HoldRequest:
     recordings: tuple[RecordingId, ...]
 
 
-def pins_of(keyring: Keyring, hold: Hold, recordings: Sequence[Recording]) -> list[Pin]:
+def pins_of(keyring: Keyring, hold: Hold, recordings: Sequence[Recording | RecordingKeys]) -> list[Pin]:
     """Return the pins of this hold: on every part of each recording that has a key, tagged with the hold's id."""
     tag = id_bytes(hold.id)
     return [
@@ -187,16 +299,19 @@ class Holds:
 
         NotFound, logged, if a named recording is missing or another tenant's.
         """
-        now = self._clock.now()
         self._check(request)
-        rows = await self._access.all_own(
-            actor, act, self._catalog.recordings_of, request.recordings, tenant=request.tenant
-        )
+        with self._labels.waiting():
+            return await self._place(request, actor, act)
+
+    async def _place(self, request: HoldRequest, actor: Principal, act: Act) -> Hold:
+        now = self._clock.now()
+        rows = await self._access.all_own(actor, act, self._catalog.keys_of, request.recordings, tenant=request.tenant)
+        starts = {row.started_at for row in rows}
         review_at = check_review(
-            request.review_at or self._suggested(request.kind, rows, now),
+            request.review_at or self._suggested(request.kind, starts, now),
             request.kind,
             now=now,
-            latest=self._latest(rows),
+            latest=self._cap.after(min(starts)),  # no controller may keep the first of them longer
         )
         hold = Hold(
             id=HoldId(new_id("hold", at=now, entropy=self._entropy)),
@@ -213,7 +328,7 @@ class Holds:
         )
         await self._catalog.add_hold(
             hold,
-            audit=[event("hold.placing", actor, tenant=hold.tenant, target=hold.id, detail=_summary(hold))],
+            audit=[event("hold.placing", actor, tenant=hold.tenant, target=hold.id, detail=_summary(hold, len(rows)))],
         )
         return await self._decide(hold, actor)
 
@@ -240,15 +355,8 @@ class Holds:
         )
         return await self.place(request, actor=actor, act=Act.HOLD_OWN)
 
-    def _latest(self, rows: Sequence[Recording]) -> datetime:
-        """Return the instant after which no controller may keep any of these recordings longer."""
-        return min(self._cap.after(row.started_at) for row in rows)
-
-    def _suggested(self, kind: HoldKind, rows: Sequence[Recording], now: datetime) -> datetime:
-        return min(
-            suggest_review(kind, now=now, call_started=row.started_at, latest=self._cap.after(row.started_at))
-            for row in rows
-        )
+    def _suggested(self, kind: HoldKind, starts: Collection[datetime], now: datetime) -> datetime:
+        return min(suggest_review(kind, now=now, call_started=start, latest=self._cap.after(start)) for start in starts)
 
     def _check(self, request: HoldRequest) -> None:
         for name in ("matter", "reason", "authority", "owner"):
@@ -259,57 +367,64 @@ class Holds:
 
     async def _decide(self, hold: Hold, actor: Principal | None) -> Hold:
         async with self._keyring.writer() as writer:
-            kept = [row for row in await self._rows(hold) if self._holdable(row)]
+            found = await self._catalog.keys_of(hold.recordings)
+            kept = [row for row in map(found.__getitem__, hold.recordings) if self._holdable(row)]
             await writer.pin(pins_of(self._keyring, hold, kept))
         held = {row.id for row in kept}
         late = tuple(identifier for identifier in hold.recordings if identifier not in held)
+        terms: dict[str, Any] = {
+            "state": HoldState.ACTIVE if kept else HoldState.RELEASED,
+            "release_reason": None if kept else "everything it named was already shredded",
+            "grace_until": None if kept else hold.created_at,
+        }
+        created = event("hold.created", actor, tenant=hold.tenant, target=hold.id, detail=_summary(hold, len(kept)))
+        missed = [event("hold.too_late", actor, outcome="refused", tenant=hold.tenant, target=each) for each in late]
+        told = [created, *missed] if kept else missed
+        recordings = tuple(row.id for row in kept)
 
-        def revision(before: Hold) -> tuple[Hold, Sequence[AuditEvent]]:
+        # If another node that started meanwhile has completed it from the same pins, that node's result counts.
+        def some_late(before: Hold) -> tuple[Hold, Sequence[AuditEvent]]:
             if before.state is not HoldState.PLACING:
-                # Another node that started meanwhile has completed it from the same pins: its result counts.
                 return before, []
-            after = dataclasses.replace(
-                before,
-                state=HoldState.ACTIVE if kept else HoldState.RELEASED,
-                recordings=tuple(row.id for row in kept),
-                too_late=late,
-                release_reason=None if kept else "everything it named was already shredded",
-                grace_until=None if kept else before.created_at,
-            )
-            created = event("hold.created", actor, tenant=hold.tenant, target=hold.id, detail=_summary(after))
-            too_late = [event("hold.too_late", actor, outcome="refused", tenant=hold.tenant, target=i) for i in late]
-            return after, [created, *too_late] if kept else too_late
+            return dataclasses.replace(before, **terms, recordings=recordings, too_late=late), told
 
-        decided = await self._catalog.revise_hold(hold.id, revision)
+        def none_late(before: CountedHold) -> tuple[CountedHold, Sequence[AuditEvent]]:
+            if before.state is not HoldState.PLACING:
+                return before, []
+            return dataclasses.replace(before, **terms), told
+
+        if late:
+            decided = await self._catalog.revise_hold(hold.id, some_late)
+        else:
+            # What it names stays as it is, so its thousands of rows are neither read nor written again.
+            settled = await self._catalog.revise_terms(hold.id, none_late)
+            decided = dataclasses.replace(hold, **{**terms, "state": settled.state})
         if not kept:
             raise TooLate(
                 f"nothing was left to hold: {', '.join(late[:3])} {'is' if len(late) == 1 else 'are'} already shredded",
                 hint="the deletion certificates say when: callvault certificates list --recording ID",
             )
-        self._labels.show([row.id for row in kept])
+        self._labels.wake()
         return decided
-
-    async def _rows(self, hold: Hold) -> Sequence[Recording]:
-        found = await self._catalog.recordings_of(hold.recordings)
-        return [found[identifier] for identifier in hold.recordings]
 
     async def in_force_on(self, recording: RecordingId) -> Sequence[HoldTerms]:
         """Return the holds that protect the recording now."""
         return [hold for hold in await self._catalog.holds_on(recording) if in_force(hold)]
 
-    def _holdable(self, row: Recording) -> bool:
+    def _holdable(self, row: RecordingKeys) -> bool:
         gone = row.state in (RecordingState.SHREDDING, RecordingState.SHREDDED)
         return not gone and self._keyring.derivable(row.audio)
 
-    async def review(self, hold: HoldId, *, next_review: datetime, note: str, actor: Principal) -> Hold:
+    async def review(self, hold: HoldId, *, next_review: datetime, note: str, actor: Principal) -> CountedHold:
         """Record that somebody reviewed the hold and why it stays."""
-        found = await self._catalog.hold(hold)
+        found = await self._catalog.counted_hold(hold)
         latest = None
         if found.kind is HoldKind.CLIENT_REQUEST:
-            latest = self._latest(await self._rows(found))
+            earliest = await self._catalog.earliest_start(hold)
+            latest = None if earliest is None else self._cap.after(earliest)
         check_review(next_review, found.kind, now=self._clock.now(), latest=latest)
 
-        def revision(before: Hold) -> tuple[Hold, Sequence[AuditEvent]]:
+        def revision(before: CountedHold) -> tuple[CountedHold, Sequence[AuditEvent]]:
             if before.state is HoldState.RELEASED:
                 raise Conflict(f"{hold} is released")
             check_not_sooner(before, next_review)
@@ -317,14 +432,14 @@ class Holds:
             reviewed = event("hold.reviewed", actor, tenant=before.tenant, target=hold, detail={"note": note, **dates})
             return dataclasses.replace(before, review_at=next_review), [reviewed]
 
-        return await self._catalog.revise_hold(hold, revision)
+        return await self._catalog.revise_terms(hold, revision)
 
-    async def request_release(self, hold: HoldId, *, reason: str, actor: Principal) -> Hold:
+    async def request_release(self, hold: HoldId, *, reason: str, actor: Principal) -> CountedHold:
         """Request the release, as the first person, with a reason."""
         if not reason.strip():
             raise Invalid("a release needs a reason")
 
-        def revision(before: Hold) -> tuple[Hold, Sequence[AuditEvent]]:
+        def revision(before: CountedHold) -> tuple[CountedHold, Sequence[AuditEvent]]:
             if before.state is not HoldState.ACTIVE:
                 state = before.state.value.replace("_", " ")
                 raise Conflict(f"{hold} is {state}, so its release cannot be requested")
@@ -337,9 +452,11 @@ class Holds:
             detail = {"reason": reason}
             return asked, [event("hold.release_requested", actor, tenant=before.tenant, target=hold, detail=detail)]
 
-        return await self._catalog.revise_hold(hold, revision)
+        return await self._catalog.revise_terms(hold, revision)
 
-    async def decide_release(self, hold: HoldId, *, approve: bool, shown: str | None = None, actor: Principal) -> Hold:
+    async def decide_release(
+        self, hold: HoldId, *, approve: bool, shown: str | None = None, actor: Principal
+    ) -> CountedHold:
         """Approve what was `shown`, as the second person, or reject; the first person may reject too.
 
         Pins stay until the grace has passed and a sweep removes them with the shred. Forbidden unless the two may
@@ -348,16 +465,16 @@ class Holds:
         """
 
         async def asked_by() -> str | None:
-            return (await self._catalog.hold(hold)).release_requested_by
+            return (await self._catalog.counted_hold(hold)).release_requested_by
 
-        async def decide(two: Deciders) -> Hold:
+        async def decide(two: Deciders) -> CountedHold:
             return await self._decide_release(hold, approve=approve, shown=shown, actor=actor, two=two)
 
         return await decide_by_two(self._catalog, asked_by, actor, decide)
 
     async def _decide_release(
         self, hold: HoldId, *, approve: bool, shown: str | None, actor: Principal, two: Deciders
-    ) -> Hold:
+    ) -> CountedHold:
         now = self._clock.now()
         decision: dict[str, Any] = (
             {
@@ -370,7 +487,7 @@ class Holds:
             else {"state": HoldState.ACTIVE, "release_requested_by": None, "release_reason": None}
         )
 
-        def revision(before: Hold) -> tuple[Hold, Sequence[AuditEvent]]:
+        def revision(before: CountedHold) -> tuple[CountedHold, Sequence[AuditEvent]]:
             if before.state is not HoldState.RELEASE_REQUESTED:
                 raise Conflict(
                     f"no release of {hold} has been requested", hint=f"callvault holds release {hold} --reason …"
@@ -384,7 +501,7 @@ class Holds:
             decided = dataclasses.replace(before, **decision)
             return decided, [event(f"hold.release_{name}", actor, tenant=before.tenant, target=hold)]
 
-        return await self._catalog.revise_hold(hold, revision)
+        return await self._catalog.revise_terms(hold, revision)
 
     async def complete(self, hold: HoldId, *, actor: Principal) -> Hold:
         """Return the hold once its pins are durable, setting them if it is still being placed; TooLate."""
@@ -433,8 +550,12 @@ class Holds:
         return free
 
 
-def release_document(hold: Hold) -> dict[str, object]:
-    """Return what an approver of a release decides about: the hold without its state."""
+def release_document(hold: CountedHold | Hold) -> dict[str, object]:
+    """Return what an approver of a release decides about: the hold without its state.
+
+    Which recordings it names never changes once it is placed, except that some may turn out to be lost: so their number
+    stands for them.
+    """
     return {
         "hold": hold.id,
         "tenant": hold.tenant,
@@ -444,11 +565,12 @@ def release_document(hold: Hold) -> dict[str, object]:
         "authority": hold.authority,
         "owner": hold.owner,
         "review_at": rfc3339(hold.review_at),
-        "recordings": list(hold.recordings),
+        "recordings_held": hold.held,
+        "recordings_too_late": hold.late,
         "release_requested_by": hold.release_requested_by,
         "release_reason": hold.release_reason,
     }
 
 
-def _summary(hold: Hold) -> dict[str, object]:
-    return {"kind": hold.kind.value, "matter": hold.matter, "recordings": len(hold.recordings)}
+def _summary(hold: Hold, recordings: int) -> dict[str, object]:
+    return {"kind": hold.kind.value, "matter": hold.matter, "recordings": recordings}

@@ -21,7 +21,7 @@ from vault.crypto.values import open_secret, seal_secret
 from vault.errors import Forbidden, Invalid, NotFound, Unauthenticated, VaultError
 from vault.ids import RecordingId, TenantId, TokenId, id_bytes, new_id
 from vault.instants import rfc3339
-from vault.model import AuditEvent, DataKey, Principal, Recording, Role, Token
+from vault.model import AuditEvent, DataKey, Principal, Role, Token
 from vault.ports.audit import AuditTrail
 from vault.ports.tenants import TenantLookup, TokenLookup, TokenRows
 from vault.retention.guards import effective_now
@@ -539,11 +539,11 @@ class Access:
         self,
         actor: Principal,
         act: Act,
-        look_up: Callable[..., Awaitable[Mapping[RecordingId, Recording]]],
+        look_up: Callable[..., Awaitable[Mapping[RecordingId, Owned]]],
         identifiers: Sequence[RecordingId],
         *,
         tenant: TenantId,
-    ) -> Sequence[Recording]:
+    ) -> Sequence[Owned]:
         """Return, in order, what `look_up` finds if all of it is the tenant's and the actor's, as `own` does."""
         found = await look_up(identifiers, tenant=tenant)
         for identifier in identifiers:

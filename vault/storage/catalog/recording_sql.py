@@ -40,8 +40,10 @@ _r, _k = recordings.c, recording_counts.c
 _MEDIA = ("container", "codec", "rate", "channels", "channel_map")
 BY_ID = sa.select(recordings).where(_r.id == sa.bindparam("key"))
 BY_ID_IN = BY_ID.where(_r.tenant == sa.bindparam("in_tenant"))
-BY_IDS = sa.select(recordings).where(_r.id.in_(sa.bindparam("keys", expanding=True)))
-BY_IDS_IN = BY_IDS.where(_r.tenant == sa.bindparam("in_tenant"))
+_PLACE = ("period", "generation", "leaf")
+_KEYS = ("id", "tenant", "state", "started_at", *(f"{part}_{of}" for part in ("audio", "metadata") for of in _PLACE))
+KEYS_OF = sa.select(*(_r[name] for name in _KEYS)).where(_r.id.in_(sa.bindparam("keys", expanding=True)))
+KEYS_OF_IN = KEYS_OF.where(_r.tenant == sa.bindparam("in_tenant"))
 PLACE = sa.select(_r.started_at, _r.retain_until, _r.audio_period).where(_r.id == sa.bindparam("key"))
 """Where a row stands in each of the orders that pages come in."""
 PLACE_IN = PLACE.where(_r.tenant == sa.bindparam("in_tenant"))

@@ -23,6 +23,7 @@ from vault.model import (
     Misdeclared,
     Part,
     Recording,
+    RecordingKeys,
     RecordingState,
     SegmentRef,
 )
@@ -159,19 +160,19 @@ class RecordingStore:
             raise _unknown(recording)
         return rows.to_recording(found[0])
 
-    async def recordings_of(
+    async def keys_of(
         self, recordings: Sequence[RecordingId], *, tenant: TenantId | None = None
-    ) -> Mapping[RecordingId, Recording]:
-        """Return the rows of these that exist, with `tenant` only that tenant's."""
-        found: dict[RecordingId, Recording] = {}
+    ) -> Mapping[RecordingId, RecordingKeys]:
+        """Return where the keys of these are, with `tenant` only that tenant's."""
+        found: dict[RecordingId, RecordingKeys] = {}
         for start in range(0, len(recordings), _IDS_PER_QUERY):
             keys = {"keys": [*map(rows.key, recordings[start : start + _IDS_PER_QUERY])]}
             some = (
-                (recording_sql.BY_IDS, keys)
+                (recording_sql.KEYS_OF, keys)
                 if tenant is None
-                else (recording_sql.BY_IDS_IN, {**keys, "in_tenant": tenant})
+                else (recording_sql.KEYS_OF_IN, {**keys, "in_tenant": tenant})
             )
-            found |= {one.id: one for one in map(rows.to_recording, await self._database.fetch(*some))}
+            found |= {one.id: one for one in map(rows.to_keys, await self._database.fetch(*some))}
         return found
 
     async def recording_by_call(self, tenant: TenantId, tokens: Sequence[str]) -> Recording | None:

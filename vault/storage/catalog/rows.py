@@ -29,6 +29,7 @@ from vault.model import (
     Media,
     Part,
     Recording,
+    RecordingKeys,
     RecordingState,
     SegmentRef,
     StoredCertificate,
@@ -146,7 +147,21 @@ def from_recording(recording: Recording) -> Values:
 def to_recording(row: sa.Row[Any]) -> Recording:
     """Return the recording of a whole row."""
     # A database row looks every name up; copying it once saves half the cost of a page.
-    return _recording(SimpleNamespace(**dict(zip(row._fields, row, strict=True))))
+    return _recording(SimpleNamespace(**row._asdict()))
+
+
+def to_keys(row: sa.Row[Any]) -> RecordingKeys:
+    """Return the keys of a row of `KEYS_OF`, whose columns come in this order."""
+    key_, owner, state, started_at, *places = tuple(row)
+    tenant = TenantId(owner)
+    return RecordingKeys(
+        id=recording_id(key_),
+        tenant=tenant,
+        state=RecordingState(state),
+        started_at=moment(started_at),
+        audio=_coordinate(tenant, Part.AUDIO, *places[:3]),
+        metadata=_coordinate(tenant, Part.METADATA, *places[3:]),
+    )
 
 
 def _recording(row: SimpleNamespace) -> Recording:

@@ -216,7 +216,13 @@ holds = sa.Table(
     sa.Column("released_by", sa.Text),
     sa.Column("released_at", sa.BigInteger),
     sa.Column("grace_until", sa.BigInteger),
+    sa.Column("held", sa.BigInteger, nullable=False, server_default="0"),
+    sa.Column("late", sa.BigInteger, nullable=False, server_default="0"),
+    # Up to which recording its objects say whether they are held; null where all of them do.
+    sa.Column("labelled_through", _Id),
 )
+IS_UNLABELLED = holds.c.labelled_through.is_not(None)
+sa.Index("ix_holds_unlabelled", holds.c.id, sqlite_where=IS_UNLABELLED, postgresql_where=IS_UNLABELLED)
 sa.Index("ix_holds_created_at", holds.c.created_at, holds.c.id)
 sa.Index("ix_holds_tenant", holds.c.tenant, holds.c.created_at)
 
@@ -227,6 +233,16 @@ hold_recordings = sa.Table(
     sa.Column("recording", _Id, sa.ForeignKey(recordings.c.id), primary_key=True),
     sa.Column("position", sa.Integer, nullable=False),
     sa.Column("too_late", sa.Boolean, nullable=False),
+    # True if its objects could not all be labelled when it was their turn, else null.
+    sa.Column("label_again", sa.Boolean),
+)
+IS_TO_LABEL_AGAIN = hold_recordings.c.label_again.is_not(None)
+sa.Index(
+    "ix_hold_recordings_label_again",
+    hold_recordings.c.recording,
+    hold_recordings.c.hold,
+    sqlite_where=IS_TO_LABEL_AGAIN,
+    postgresql_where=IS_TO_LABEL_AGAIN,
 )
 sa.Index("ix_hold_recordings_recording", hold_recordings.c.recording, hold_recordings.c.hold)
 
