@@ -2228,6 +2228,14 @@ async def test_what_a_change_of_retention_is_for_is_left_out_of_what_goes_by_its
     assert ours.id not in {
         each.id for each in await catalog.doubtful_recordings(through=through, now=NOW, after=None, limit=9)
     }
+    assert await catalog.count_due_cohorts(through=through) == {after.audio.cohort: 1, theirs.audio.cohort: 1}
+    for wanted, exceptional in (((), set()), ((TenantId("acme"),), {after.id})):
+        page = {"through": through, "now": late, "after": None, "limit": 9, "tenants": wanted}
+        assert {each.id for each in await catalog.exceptional_recordings(**page)} == exceptional
+    page = {"through": through, "now": NOW, "after": None, "limit": 1, "tenants": ()}
+    [first] = await catalog.exceptional_recordings(**page)
+    [second] = await catalog.exceptional_recordings(**{**page, "after": first.id})
+    assert {first.id, second.id} == {after.id, theirs.id}, "those that are kept beyond now"
     assert {
         each.id for each in await catalog.due_recordings(through=through, after=None, limit=9, tenant=TenantId("acme"))
     } == {

@@ -319,6 +319,7 @@ async def call_everything(catalog: Catalog) -> None:
     await catalog.misdeclared(since=NOW)
     await catalog.segments(one.id)
     await catalog.segments_of([one.id])
+    await catalog.object_names([one.id])
     await catalog.put_notes(one.id, {0: b"sealed", 1: b"too"}, audit=audit)
     assert await catalog.notes(one.id) == {0: b"sealed", 1: b"too"}
     await catalog.revise_facts(one.id, sealed_facts=b"later", caller_token=None, called_token="token", audit=audit)
@@ -374,6 +375,8 @@ async def call_everything(catalog: Catalog) -> None:
         assert not await catalog.recordings(replace(query, before=one.id))
     await catalog.due_recordings(through=PERIOD, after=None, limit=10)
     await catalog.doubtful_recordings(through=PERIOD, now=NOW, after=None, limit=10)
+    await catalog.exceptional_recordings(through=PERIOD, now=NOW, tenants=[ACME], after=None, limit=10)
+    await catalog.count_due_cohorts(through=PERIOD)
     await catalog.due_recordings(through=PERIOD, after=None, limit=10, tenant=ACME)
     await catalog.due_recordings(through=PERIOD, after=None, limit=10, part=Part.METADATA, tenant=ACME)
     await catalog.recordings(RecordingQuery(tenant=ACME, caller_tokens=("a", "b"), limit=10))

@@ -79,7 +79,7 @@ _CATALOG_READS = frozenset(
             "erasures",
             "erasures_of",
         ),
-        *("doubtful_recordings", "count_live", "erasures_on"),
+        *("doubtful_recordings", "exceptional_recordings", "count_due_cohorts", "count_live", "erasures_on"),
         *("sweep_floor", "unfinished_shreds", "shred", "certificate", "certificates", "overrides", "policy_requests"),
         *("alert_of", "alerts_waiting"),
         *("due_subjects", "certificates_of", "certificate_batches", "certificate_forms"),

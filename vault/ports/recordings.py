@@ -219,6 +219,17 @@ class DueRows(Protocol):
         one by one.
         """
 
+    async def count_due_cohorts(self, *, through: int) -> Mapping[Cohort, int]:
+        """Count the rows of `due_recordings` for audio in each cohort of it."""
+
+    async def exceptional_recordings(
+        self, *, through: int, now: datetime, tenants: Collection[TenantId], after: RecordingId | None, limit: int
+    ) -> Sequence[Recording]:
+        """Return the rows of `due_recordings` for audio, in its order, about which more than their cohort may decide.
+
+        They have a retain-until after `now`, a hold of any state or a shred under way, or are of one of `tenants`.
+        """
+
     async def changed_recordings(
         self, tenant: TenantId, *, through: datetime, started_to: datetime, after: RecordingId | None, limit: int
     ) -> Sequence[Recording]:

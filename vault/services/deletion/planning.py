@@ -12,7 +12,7 @@ import asyncio
 import dataclasses
 import logging
 from collections import Counter, defaultdict
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from itertools import chain
@@ -20,14 +20,15 @@ from typing import Protocol
 
 from vault.crypto.spans import Spans, points
 from vault.errors import Conflict
-from vault.ids import RecordingId, TenantId, new_id
+from vault.ids import HoldId, RecordingId, TenantId, new_id
 from vault.model import INDEX_LEAF, Cohort, Coordinate, Part, Pin, Recording, RecordingState, ShredPlan, Tenant
+from vault.ports.holds import HoldLookup
 from vault.ports.keys import Keyring
 from vault.ports.recordings import DueRows, RecordingLookup
-from vault.ports.shreds import Shred
+from vault.ports.shreds import Shred, ShredRows
 from vault.ports.tenants import TenantLookup
 from vault.ports.time import Entropy
-from vault.retention.decide import Clocks, Decision, Due, Gone, Held, decide_parts, falls_due
+from vault.retention.decide import PARTS, Clocks, Decision, Due, Gone, Held, decide_parts, falls_due
 from vault.retention.guards import Limits, Tripped, check_share, early_by
 from vault.retention.policy import LAST_PERIOD, due_through, metadata_due, period_instant
 from vault.services.deletion.policies import Policies
@@ -171,6 +172,10 @@ class Planned:
             if tripped or share.tripped is None
         )
 
+    def concerns(self, row: Recording) -> bool:
+        """Tell whether the cohort of a part of the row goes, or would without a guard."""
+        return any(self.takes(row, part, tripped=True) for part in PARTS)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Candidate:
@@ -196,7 +201,7 @@ class _Count:
     expired: defaultdict[Cohort, list[int]] = field(default_factory=lambda: defaultdict(list))
 
 
-class PlanningRows(DueRows, RecordingLookup, TenantLookup, Protocol):
+class PlanningRows(DueRows, HoldLookup, RecordingLookup, ShredRows, TenantLookup, Protocol):
     """The catalog methods that planning needs."""
 
 
@@ -253,14 +258,8 @@ class Planner:
         assert through is not None
         tenants = {tenant.id: tenant for tenant in await self._tenants(now)}
         dossiers = {identifier: await self._dossiers.of(tenant) for identifier, tenant in tenants.items()}
-        # The tenants as stored: the catalog's lists do not reflect a change that this sweep would apply first.
-        stored = {tenant.id: self._dossiers.clocks(tenant) for tenant in await self._catalog.tenants()}
+        falls_due_by_date = await self._by_date(through)
         last = None if after is None else await self._catalog.recording(after)
-
-        def falls_due_by_date(row: Recording) -> bool:
-            finished = row.state not in {RecordingState.OPEN, RecordingState.SHREDDED}
-            return finished and row.audio.cohort.period <= through and stored[row.tenant].changes(row) is None
-
         if last is None or falls_due_by_date(last):
             async for row in self._due(through, after=after):
                 yield _candidate(dossiers[row.tenant], row, now)
@@ -273,6 +272,62 @@ class Planner:
                     yield _candidate(dossiers[row.tenant], row, now)
         if last is not None:
             raise Conflict("a sweep ran meanwhile; this list ends here", hint="begin the list again, without after")
+
+    async def uniform(self, planned: Planned) -> Mapping[Cohort, int]:
+        """Count what is due of each cohort of audio that goes for one reason: its date.
+
+        It is so of a tenant of which the plan takes nothing else, whose contract has no end and whose pins the catalog
+        knows: the rule says `EXPIRY` of all but `exceptions`. While a shred is under way it is said of nothing.
+        """
+        through = planned.base.due_through
+        assert through is not None
+        if await self._catalog.unfinished_shreds():
+            return {}
+        tags = {pin.tag: pin.cohort.tenant for pin in self._keyring.pins() if pin.tag not in planned.yielding}
+        holds = {HoldId(f"hold_{tag.hex()}"): tenant for tag, tenant in tags.items()}
+        known = await self._catalog.terms_of(sorted(holds))
+        special = {tenant for hold, tenant in holds.items() if hold not in known}
+        special |= {share.tenant for share in planned.shares}
+        for tenant in await self._tenants(planned.base.intended_at):
+            clocks = self._dossiers.clocks(tenant)
+            if clocks.contract_over is not None or clocks.retention_changed is not None:
+                special.add(tenant.id)
+        counted = await self._catalog.count_due_cohorts(through=through)
+        special |= {cohort.tenant for cohort in counted if not self._keyring.has_cohort(cohort)}
+        return {cohort: count for cohort, count in counted.items() if cohort.tenant not in special}
+
+    async def exceptions(self, planned: Planned, uniform: Collection[TenantId]) -> AsyncIterator[Candidate]:
+        """Yield the `candidates` that are to be looked at one by one if the others of these tenants are uniform."""
+        now, through = planned.base.intended_at, planned.base.due_through
+        assert through is not None
+        tenants = {tenant.id: tenant for tenant in await self._tenants(now)}
+        dossiers = {identifier: await self._dossiers.of(tenant) for identifier, tenant in tenants.items()}
+        falls_due_by_date = await self._by_date(through)
+        after: RecordingId | None = None
+        while page := await self._catalog.exceptional_recordings(
+            through=through, now=now, tenants=tenants.keys() - uniform, after=after, limit=_PAGE
+        ):
+            for row in page:
+                yield _candidate(dossiers[row.tenant], row, now)
+            after = page[-1].id
+            await asyncio.sleep(0)
+        for share in planned.shares:
+            async for row in self._rows(share, tenants[share.tenant], now):
+                if not falls_due_by_date(row):
+                    yield _candidate(dossiers[row.tenant], row, now)
+
+    async def _by_date(self, through: int) -> Callable[[Recording], bool]:
+        """Return what tells whether a row is one of `due_recordings` of all tenants, by what the catalog has.
+
+        A change that this sweep would apply first takes nothing out of its answers yet.
+        """
+        stored = {tenant.id: self._dossiers.clocks(tenant) for tenant in await self._catalog.tenants()}
+
+        def falls_due_by_date(row: Recording) -> bool:
+            finished = row.state not in {RecordingState.OPEN, RecordingState.SHREDDED}
+            return finished and row.audio.cohort.period <= through and stored[row.tenant].changes(row) is None
+
+        return falls_due_by_date
 
     async def _tenants(self, now: datetime) -> Sequence[Tenant]:
         """Return every tenant with the changes applied that a sweep at `now` applies first."""

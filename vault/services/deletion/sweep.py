@@ -12,14 +12,14 @@ import asyncio
 import logging
 import random
 from collections import Counter
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from typing import Protocol
+from typing import Protocol, TypeAlias
 
 from vault.errors import GuardTripped, Unavailable, VaultError
 from vault.ids import RecordingId, TenantId
-from vault.model import AuditEvent, Principal, ShredReceipt
+from vault.model import AuditEvent, Principal, Recording, ShredReceipt
 from vault.ports.audit import AuditTrail
 from vault.ports.keys import Keyring
 from vault.ports.recordings import DueRows
@@ -38,6 +38,8 @@ _REASONS = {
     Ground.CONTRACT_END: "its tenant's contract and export window are over",
     Ground.EXPIRY: "its retention ended",
 }
+
+_Kind: TypeAlias = tuple[TenantId, str, str]
 
 logger = logging.getLogger(__name__)
 
@@ -59,6 +61,11 @@ class SweepLine:
     tenant: TenantId
     action: str
     reason: str
+
+    @property
+    def kind(self) -> _Kind:
+        """What lines are counted by."""
+        return self.tenant, self.action, self.reason
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -163,16 +170,17 @@ class Sweeper:
         """
         now = effective_now(self._clock.now(), self._keyring.last_sweep_at)
         planned = await self._planner.plan(now, "expiry")
-        tally: Counter[tuple[TenantId, str, str]] = Counter()
+        erased = {row.id: row for row in await self._erasures.ready()}
         lines: list[SweepLine] = []
         further = False
-        async for line in self._foreseen(planned, after):
+        async for line in self._foreseen(planned, after, erased):
             if further := len(lines) == limit:
-                if after is not None:
-                    break
-            else:
-                lines.append(line)
-            tally[line.tenant, line.action, line.reason] += 1
+                break
+            lines.append(line)
+        if after is None and further:
+            tally = await self._tally(planned, erased)
+        else:
+            tally = Counter(line.kind for line in lines)
         jumped = check_clock(now=now, last_sweep_at=self._keyring.last_sweep_at, limits=self._limits.guard)
         counts = [
             SweepCount(tenant=tenant, action=action, reason=reason, recordings=count)
@@ -190,15 +198,34 @@ class Sweeper:
             after=lines[-1].recording if further else None,
         )
 
-    async def _foreseen(self, planned: Planned, after: RecordingId | None) -> AsyncIterator[SweepLine]:
+    async def _tally(self, planned: Planned, erased: Mapping[RecordingId, Recording]) -> Counter[_Kind]:
+        """Count the lines of `_foreseen` by kind; of whole cohorts without reading their rows."""
+        tally = Counter((row.tenant, "shred", _REASONS[Ground.ERASURE]) for row in erased.values())
+        alike = Counter(await self._planner.uniform(planned))
+        apart: set[RecordingId] = set()
+        async for found in self._planner.exceptions(planned, {cohort.tenant for cohort in alike}):
+            apart.add(found.row.id)
+            if found.row.audio.cohort in alike:
+                alike[found.row.audio.cohort] -= 1
+            if found.row.id not in erased and planned.concerns(found.row):
+                tally[_line(planned, found).kind] += 1
+        for row in erased.values():
+            if row.id not in apart and row.audio.cohort in alike:
+                alike[row.audio.cohort] -= 1
+        for cohort, count in alike.items():
+            tally[cohort.tenant, "shred", _REASONS[Ground.EXPIRY]] += count
+        return +tally
+
+    async def _foreseen(
+        self, planned: Planned, after: RecordingId | None, erased: Mapping[RecordingId, Recording]
+    ) -> AsyncIterator[SweepLine]:
         """Yield a line for each recording: first those that two people decided to erase, in order of id."""
-        erased = {row.id: row.tenant for row in await self._erasures.ready()}
         for recording in sorted(erased):
             if after is None or (after in erased and recording > after):
                 reason = _REASONS[Ground.ERASURE]
-                yield SweepLine(recording=recording, tenant=erased[recording], action="shred", reason=reason)
+                yield SweepLine(recording=recording, tenant=erased[recording].tenant, action="shred", reason=reason)
         async for found in self._planner.candidates(planned, after=None if after in erased else after):
-            if found.row.id not in erased and any(planned.takes(found.row, part, tripped=True) for part in PARTS):
+            if found.row.id not in erased and planned.concerns(found.row):
                 yield _line(planned, found)
 
     async def sweep(self, *, trigger: str, actor: Principal | None) -> SweepReport:

@@ -268,6 +268,23 @@ DOUBTFUL = (
     .order_by(*_IN_ORDER[Part.AUDIO, False])
     .limit(sa.bindparam("page"))
 )
+EXCEPTIONAL = (
+    sa.select(recordings)
+    .where(
+        *_DUE[Part.AUDIO, False],
+        _further(_IN_ORDER[Part.AUDIO, False]),
+        sa.or_(
+            _r.retain_until > sa.bindparam("now"),
+            _r.state == RecordingState.SHREDDING.value,
+            _r.tenant.in_(sa.bindparam("tenants", expanding=True)),
+            sa.exists().where(hold_recordings.c.recording == _r.id),
+        ),
+    )
+    .order_by(*_IN_ORDER[Part.AUDIO, False])
+    .limit(sa.bindparam("page"))
+)
+_COHORT = (_r.tenant, _r.audio_period, _r.audio_generation)
+COUNT_COHORTS = sa.select(*_COHORT, sa.func.count().label("n")).where(*_DUE[Part.AUDIO, False]).group_by(*_COHORT)
 
 
 # -- one page of a query ------------------------------------------------------------------------------------------

@@ -230,6 +230,28 @@ class RecordingStore:
         place = {"through": through, "now": rows.micros(now), **after_that, "page": max(limit, 0)}
         return [rows.to_recording(row) for row in await self._database.fetch(recording_sql.DOUBTFUL, place)]
 
+    async def count_due_cohorts(self, *, through: int) -> Mapping[Cohort, int]:
+        """Count due rows by cohort of their audio."""
+        return {
+            Cohort(
+                tenant=TenantId(row.tenant),
+                part=Part.AUDIO,
+                period=row.audio_period,
+                generation=row.audio_generation,
+            ): int(row.n)
+            for row in await self._database.fetch(recording_sql.COUNT_COHORTS, {"through": through})
+        }
+
+    async def exceptional_recordings(
+        self, *, through: int, now: datetime, tenants: Collection[TenantId], after: RecordingId | None, limit: int
+    ) -> Sequence[Recording]:
+        """Return those of `due_recordings` that their cohort alone does not decide about."""
+        place = {"through": through, "now": rows.micros(now), "tenants": sorted(tenants), "page": max(limit, 0)}
+        found = await self._database.fetch(
+            recording_sql.EXCEPTIONAL, {**place, **await self._after(after, "audio_period")}
+        )
+        return [rows.to_recording(row) for row in found]
+
     async def changed_recordings(
         self, tenant: TenantId, *, through: datetime, started_to: datetime, after: RecordingId | None, limit: int
     ) -> Sequence[Recording]:
