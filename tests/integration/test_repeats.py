@@ -15,6 +15,7 @@ from vault.errors import Unavailable
 from vault.model import HoldState, Role
 from vault.retention.guards import Guard, Tripped
 from vault.server.app import serve
+from vault.server.operations import OPERATIONS
 from vault.wiring import open_vault
 
 __all__ = ["app"]
@@ -57,6 +58,8 @@ async def test_every_creation_takes_effect_once_under_its_key(app):
         headers = key()
         first = await app.ask("POST", path, who, body=body, headers=headers)
         assert first.status < 300, (path, first.body)
+        [declared] = [each.answers for each in OPERATIONS if (each.method, each.path) == ("post", path)] or [None]
+        assert declared is None or ("Location" in declared[first.status].headers) == ("Location" in first.headers), path
         before = await app.audit()
         again = await app.ask("POST", path, who, body=body, headers=headers)
         assert (again.status, again.body) == (first.status, first.body), path
@@ -164,17 +167,24 @@ async def test_a_token_whose_answer_was_lost_is_named_and_not_issued_twice(app):
     assert len([each for each in listed if each["name"] == "lost"]) == 1
 
 
-async def test_a_tenant_and_an_erasure_whose_answers_were_lost_are_shown(app):
+async def test_a_tenant_an_erasure_and_a_release_whose_answers_were_lost_are_shown(app):
     recording = await app.upload("call", sound(500))
+    held = await app.hold(await app.upload("held", sound(500)))
+    release = f"/v1/holds/{held.json['id']}/release"
     tenant = {"id": "eastgate", "name": "E", "controller": "E", "contact": "dpo"}
     erasure = {"basis": "art17", "case_reference": "C-1", "recordings": [recording]}
-    for path, who, body in (("/v1/tenants", Role.OPERATOR, tenant), ("/v1/erasures", Role.COMPLIANCE, erasure)):
+    for path, who, body in (
+        ("/v1/tenants", Role.OPERATOR, tenant),
+        ("/v1/erasures", Role.COMPLIANCE, erasure),
+        (release, Role.COMPLIANCE, {"reason": "over"}),
+    ):
         headers = key()
         with out_of_reach(app.vault.catalog, "settle_request"):
             first = await app.ask("POST", path, who, body=body, headers=headers)
         app.clock.advance(seconds=31)
         again = await app.ask("POST", path, who, body=body, headers=headers)
         assert (again.status, again.json["id"]) == (first.status, first.json["id"]), again.body
+        assert again.headers.get("Location") == first.headers.get("Location"), path
 
 
 async def test_an_answer_is_replayed_for_a_day_on_a_node_that_starts_later_and_lies_nowhere_in_readable_form():

@@ -11,6 +11,7 @@ from tests.helpers.routes import ABOUT_ONE, PRIVATE, ROUTES, SIGNED, things
 from vault.access.permissions import Act, permits
 from vault.model import Role
 from vault.server.app import build_app
+from vault.server.operations import OPERATIONS
 
 __all__ = ["app"]
 
@@ -111,6 +112,7 @@ async def test_asking_a_list_for_another_tenant_is_refused_and_logged(app, path)
     before = await app.denials()
     answer = await app.ask("GET", f"{path}?tenant={THEIRS}", Role.COMPLIANCE, tenant=OURS)
     assert answer.status == 404
+    assert 404 in next(each.refusals for each in OPERATIONS if (each.method, each.path) == ("get", path))
     assert await app.denials() == before + 1
 
 
@@ -139,6 +141,31 @@ async def test_a_refused_role_learns_nothing_from_a_malformed_body(app, role):
         before = await app.denials()
         assert (await app.ask("POST", path, role, body={"nonsense": 1})).status == 403
         assert await app.denials() == before + 1
+
+
+async def test_a_refused_role_learns_nothing_from_a_malformed_query(app):
+    for path in ("/v1/recordings", "/v1/holds", "/v1/erasures", "/v1/certificates", "/v1/policies", "/v1/tokens"):
+        before = await app.denials()
+        assert (await app.ask("GET", f"{path}?nonsense=1", Role.RECORDER)).status == 403, path
+        assert await app.denials() == before + 1, path
+        assert (await app.ask("GET", f"{path}?nonsense=1", Role.OPERATOR)).status in (403, 422), path
+
+
+async def test_nobody_without_a_token_learns_what_a_tenants_id_looks_like(app):
+    for suffix in ("", "/reindex", "/offboard"):
+        method = "POST" if suffix else "GET"
+        assert (await app.ask(method, f"/v1/tenants/NO_ID{suffix}", None)).status == 401
+        assert (await app.ask(method, f"/v1/tenants/NO_ID{suffix}", Role.OPERATOR, body={})).status == 422
+
+
+async def test_an_empty_tenant_is_the_tokens_own_wherever_one_is_named(app):
+    for path, body in (
+        ("/v1/holds", app.hold_body(await app.upload("held", sound(500)))),
+        ("/v1/policies", {"metadata_retention": "90d"}),
+    ):
+        role = next(role for role in BOUND_ROLES if permits(role, ROUTES["POST", path]))
+        answer = await app.ask("POST", path, role, tenant=OURS, body={**body, "tenant": ""})
+        assert (answer.status, answer.json["tenant"]) in ((201, OURS), (202, OURS)), path
 
 
 async def test_no_token_of_a_tenant_is_an_operators(app):

@@ -134,6 +134,11 @@ def test_every_query_parameter_with_an_effect_is_known_to_its_model():
             assert set(operation.queries) <= known.keys()
 
 
+def test_only_public_operations_and_dialects_see_to_their_sender_themselves():
+    raw = {each.path for each in OPERATIONS if each.raw and each.act is not None and not each.signed}
+    assert raw == {f"/v1/ingest/{{tenant}}/{dialect}" for dialect in ("ws", "audiohook", "rtpengine")}
+
+
 KINDS = {"string": str, "integer": int, "number": (int, float), "boolean": bool, "null": type(None), "array": list}
 
 

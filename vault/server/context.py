@@ -7,6 +7,7 @@ import base64
 import binascii
 import re
 from collections.abc import Awaitable, Callable, Iterator, Mapping
+from dataclasses import dataclass
 from functools import partial
 from typing import Any, Final, TypeVar
 from urllib.parse import unquote
@@ -15,7 +16,7 @@ from aiohttp import HttpVersion11, web
 from pydantic import BaseModel, ValidationError
 from pydantic_core import to_json
 
-from vault.access.permissions import Act
+from vault.access.permissions import Act, permits
 from vault.config import Config
 from vault.errors import Invalid, NotFound, Unauthenticated, UnsupportedMedia, UploadStalled, VaultError
 from vault.ids import RecordingId, TenantId, TokenId, call_key_of, id_bytes, parse_tenant
@@ -23,7 +24,6 @@ from vault.model import Principal, Role
 from vault.protocol.facts.metadata import NotJson, Repeated, load_unique
 from vault.server.connections.http_protocol import identify
 from vault.server.connections.tls import Worker
-from vault.server.schemas import Page
 from vault.services.ingest.slots import OPERATORS
 from vault.services.people.access import Began, Owned, claimed_id
 from vault.services.vault import Vault
@@ -52,6 +52,17 @@ CLAIMED = web.RequestKey("claimed", str)
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 Body = TypeVar("Body", bound=BaseModel)
 
+_PREFIXES: Final[Mapping[str, str]] = {
+    "recording": "rec",
+    "hold": "hold",
+    "erasure": "era",
+    "certificate": "cert",
+    "token": "tok",
+    "override": "ovr",
+    "policy": "pol",
+    "upload": "rec",
+}
+"""How the ids of things begin that paths name."""
 _FEWEST = 8
 _CANDIDATES = 5
 _MAX_BODY_BYTES = 1 << 20
@@ -96,48 +107,72 @@ async def principal(request: web.Request, *, began: Began | None = None) -> Prin
     return known
 
 
-async def caller(request: web.Request, act: Act, *, tenant: TenantId | None = None) -> tuple[Vault, Principal]:
-    """Return the vault and who asks, once they may do `act`, or do it in `tenant`."""
-    vault = request.app[VAULT]
-    actor = await principal(request)
-    await vault.access.authorise(actor, act, tenant=tenant, target=tenant)
-    return vault, actor
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Admitted:
+    """A request whose sender may do `act`; with a tenant in its path, in that tenant."""
+
+    http: web.Request
+    vault: Vault
+    actor: Principal
+    act: Act
+
+    @property
+    def tenant(self) -> TenantId:
+        """The tenant in the path."""
+        return path_tenant(self.http)
+
+    def id_of(self, noun: str) -> str:
+        """Return the id of the `noun` that the path names; NotFound if it cannot be one."""
+        return checked_id(self.http.match_info[noun], _PREFIXES[noun], noun)
+
+    async def own(self, noun: str, look_up: Callable[..., Awaitable[Owned]]) -> Owned:
+        """Return the `noun` that the path names; NotFound, logged, if it is not there or not the sender's."""
+        prefix = _PREFIXES[noun]
+        whole = await whole_id(self.http, self.actor, _text_of(self.http, noun), prefix)
+        return await self.vault.access.own(self.actor, self.act, look_up, checked_id(whole, prefix, noun))
+
+    async def within(self, wanted: str | None) -> TenantId | None:
+        """Return the tenant that a query or body names, else the sender's own, once the sender may do `act` there.
+
+        None is the whole vault: an operator named no tenant.
+        """
+        tenant = checked_tenant(wanted) if wanted else self.actor.tenant
+        await self.vault.access.authorise(self.actor, self.act, tenant=tenant)
+        return tenant
+
+    async def one_tenant(self, wanted: str | None, *, whose: str) -> TenantId:
+        """Return the same; Invalid for the whole vault."""
+        tenant = await self.within(wanted)
+        if tenant is None:
+            raise Invalid(f"tenant: say whose {whose}")
+        return tenant
 
 
-async def lister(request: web.Request, act: Act) -> tuple[Vault, Page, TenantId | None]:
-    """Return the vault, which page is asked for and whose things are on it, once the caller may do `act` there."""
-    vault = request.app[VAULT]
-    actor = await principal(request)
-    wanted = query(request, Page)
-    asked = checked_tenant(wanted.tenant) if wanted.tenant else None
-    await vault.access.authorise(actor, act, tenant=asked)
-    return vault, wanted, scope(wanted.tenant, actor.tenant)
+async def admitted(request: web.Request, *acts: Act, began: Began | None = None) -> Admitted:
+    """Return the request once its sender may do the first of `acts` that its role may do; raises for anybody else.
+
+    To send a recording, an expired token is let in that goes on with what it began: the open recording that the path
+    names, or that `began` knows of.
+    """
+    access = request.app[VAULT].access
+    records = Act.INGEST in acts
+    actor = await (recorder(request, began=began) if records else principal(request))
+    act = next((each for each in acts if permits(actor.role, each)), acts[-1])
+    if "tenant" in request.match_info:
+        tenant = path_tenant(request)
+        await access.authorise(actor, act, tenant=tenant, target=tenant)
+    else:
+        named = (
+            possible_id(_text_of(request, noun), _PREFIXES[noun]) for noun in request.match_info if noun in _PREFIXES
+        )
+        await access.authorise(actor, act, target=next(named, None))
+    if records:
+        require_uncoded(request)
+    return Admitted(http=request, vault=request.app[VAULT], actor=actor, act=act)
 
 
-def scope(wanted: str | None, own: TenantId | None) -> TenantId | None:
-    """Return the tenant a query is confined to: the token's own, else the one asked for."""
-    return own if own is not None else (checked_tenant(wanted) if wanted else None)
-
-
-async def one_tenant(vault: Vault, actor: Principal, act: Act, wanted: str | None, *, whose: str) -> TenantId:
-    """Return the tenant named, else the token's own, once the caller may do `act` there; Invalid without one."""
-    tenant = checked_tenant(wanted) if wanted else actor.tenant
-    if tenant is None:
-        raise Invalid(f"tenant: say whose {whose}")
-    await vault.access.authorise(actor, act, tenant=tenant)
-    return tenant
-
-
-async def own(
-    request: web.Request, act: Act, noun: str, prefix: str, look_up: Callable[..., Awaitable[Owned]]
-) -> tuple[Owned, Principal]:
-    """Return the `noun` that the path names, and who asks, once they may do `act` with it; NotFound, logged."""
-    vault = request.app[VAULT]
-    actor = await principal(request)
-    wanted = request.match_info[noun].removesuffix(".jws")
-    await vault.access.authorise(actor, act, target=possible_id(wanted, prefix))
-    identifier = checked_id(await whole_id(request, actor, wanted, prefix), prefix, noun)
-    return await vault.access.own(actor, act, look_up, identifier), actor
+def _text_of(request: web.Request, noun: str) -> str:
+    return request.match_info[noun].removesuffix(".jws")
 
 
 def claims(request: web.Request, token: str) -> None:
@@ -201,18 +236,6 @@ def require_uncoded(request: web.Request) -> None:
 async def recorder(request: web.Request, *, began: Began | None = None) -> Principal:
     """Return who records; an expired token finishes what it began."""
     return await principal(request, began=began or partial(_began_named, request))
-
-
-async def authorised(request: web.Request, *, began: Began | None = None) -> tuple[TenantId, Principal]:
-    """Return the tenant in the path and who records for it; raises for anybody who may not.
-
-    An expired token finishes what it began: the open recording that the path names, or that `began` knows of.
-    """
-    actor = await recorder(request, began=began)
-    tenant = path_tenant(request)
-    await request.app[VAULT].access.authorise(actor, Act.INGEST, tenant=tenant, target=tenant)
-    require_uncoded(request)
-    return tenant, actor
 
 
 async def _began_named(request: web.Request, token: TokenId) -> bool:
@@ -312,7 +335,7 @@ async def small_body(request: web.Request, *, limit: int, too_large: VaultError)
             leave()
 
 
-async def body(request: web.Request, kind: type[Body]) -> Body:
+async def read_body(request: web.Request, kind: type[Body]) -> Body:
     """Parse a JSON body; Invalid names the field."""
     require_uncoded(request)
     return parse_model(await whole_body(request), kind)
@@ -341,7 +364,7 @@ def parse_model(raw: bytes, kind: type[Body]) -> Body:
         raise _invalid(error, kind) from error
 
 
-def query(request: web.Request, kind: type[Body]) -> Body:
+def read_query(request: web.Request, kind: type[Body]) -> Body:
     """Validate the query string; Invalid names the parameter."""
     try:
         return kind.model_validate(_single(request.query))

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Mapping
-from typing import Any, Final
+from typing import Final
 
 from aiohttp import web
 
@@ -20,7 +20,8 @@ from vault.ports.repeats import Effects, Keyed, recording_effects
 from vault.server.api.erasures import render_erasure
 from vault.server.api.holds import hold_answer
 from vault.server.api.tenants import tenant_answer
-from vault.server.context import INGEST, VAULT, Handler, answer, principal, whole_body
+from vault.server.context import INGEST, VAULT, Handler, principal, whole_body
+from vault.server.operation import Operation
 from vault.server.operations import OPERATIONS
 from vault.server.problems import problem
 from vault.server.refusals import failing
@@ -34,8 +35,9 @@ _MAX_KEPT: Final = 1 << 20
 _HINT: Final = "repeat it with the same Idempotency-Key, or look before doing it again"
 _AGAIN: Final = ("/v1/sweeps", "/v1/keys/rotate")
 """What may be done twice: a repeat finds nothing left to do, or does it anew."""
-_SUCCESS: Final = {(each.method.upper(), each.path): min(each.answers) for each in OPERATIONS}
-_KEYED: Final = frozenset((each.method.upper(), each.path) for each in OPERATIONS if each.keyed)
+_KEYED: Final[Mapping[tuple[str, str], Operation]] = {
+    (each.method.upper(), each.path): each for each in OPERATIONS if each.keyed
+}
 
 logger = logging.getLogger(__name__)
 
@@ -111,7 +113,7 @@ async def _honestly(request: web.Request, handler: Handler, present: Effects) ->
         ) from error
 
 
-async def _found(request: web.Request, keyed: Keyed) -> web.Response | None:
+async def _found(request: web.Request, keyed: Keyed) -> web.StreamResponse | None:
     """Answer for an act that took effect and whose answer is lost; None if it may be done again.
 
     A key is a token's own, and so is what was done under it.
@@ -122,32 +124,24 @@ async def _found(request: web.Request, keyed: Keyed) -> web.Response | None:
     assert place is not None
     target = keyed.target or ""
     kind = target.partition("_")[0]
-    if place[1] in _AGAIN or kind == "rec":
+    operation = _KEYED[place]
+    if operation.path in _AGAIN or kind == "rec":
         return None
     if kind == "hold":
         hold = await vault.holds.complete(HoldId(target), actor=actor)
-        return await _shown(request, place, await hold_answer(vault, hold), location=f"/v1/holds/{target}")
+        return await operation.answer(request, await hold_answer(vault, hold))
     if kind == "era":
         erasure = await vault.erasures.show(ErasureId(target))
-        return await _shown(request, place, render_erasure(erasure), location=f"/v1/erasures/{target}")
-    if place[1].startswith("/v1/tenants"):
+        return await operation.answer(request, render_erasure(erasure))
+    if operation.path.startswith("/v1/tenants"):
         tenant = await vault.tenants.one(TenantId(target))
-        return await _shown(request, place, await tenant_answer(vault, tenant), location=f"/v1/tenants/{target}")
+        return await operation.answer(request, await tenant_answer(vault, tenant))
     what = f"look at {target}" if target else "look"
     more = " A token's secret is shown once: revoke it, and issue another." if kind == "tok" else ""
     raise AnswerLost(
         f"the request took effect before, and its answer is lost.{more}",
         hint=f"{what} before doing it again, under a new key",
         **({"target": target} if target else {}),
-    )
-
-
-async def _shown(
-    request: web.Request, place: tuple[str, str], document: Mapping[str, Any], *, location: str
-) -> web.Response:
-    status = _SUCCESS[place]
-    return await answer(
-        request, document, status=status, headers={"Location": location} if status in (201, 202) else None
     )
 
 

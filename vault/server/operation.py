@@ -5,31 +5,50 @@ The router and the document at /v1/openapi.json are made of the declarations.
 
 from __future__ import annotations
 
+import functools
 import inspect
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from http import HTTPStatus
-from typing import Any, Final, TypeVar
+from types import MappingProxyType
+from typing import Any, Final, Generic, get_args, get_type_hints, overload
 
 from aiohttp import web
 from pydantic import ConfigDict, create_model
 from pydantic.json_schema import GenerateJsonSchema, models_json_schema
 from pydantic_core import core_schema
+from typing_extensions import TypeVar, is_typeddict
 
 from vault import __version__
-from vault.access.permissions import PERMISSIONS, Act
-from vault.server.context import Handler, asked_later
+from vault.access.permissions import Act, roles_with
+from vault.model import Role
+from vault.server.context import Admitted, Handler, admitted, answer, asked_later, read_body, read_query, reply
 from vault.server.problems import PROBLEM, REASONS
 from vault.server.schemas import Body
 
 # -- operation ----------------------------------------------------------------------------------------------------
 
 Schema = Mapping[str, Any]
-H = TypeVar("H", bound=Handler)
+R = TypeVar("R", bound=Handler)
+"""A handler of the request itself."""
+H = TypeVar("H")
+Declaring = Callable[[H], H]
+A = TypeVar("A", default=Any)
+"""What an operation answers with."""
+A_co = TypeVar("A_co", covariant=True, default=Any)
+B = TypeVar("B", bound=Body)
+"""What it takes."""
+T = TypeVar("T")
+"""What its path names."""
+Of = Callable[[Admitted], Awaitable[T]]
+Given = Awaitable[A | web.StreamResponse]
 
 TEXT: Final[Schema] = {"type": "string"}
+_JSON: Final = "application/json"
 _COUNT: Final[Schema] = {"type": "integer", "minimum": 0}
+_THINGS: Final = frozenset({"tenant", "recording", "recordings"})
+"""What a query or a body names that may be another tenant's."""
 _WORD: Final = re.compile(r"_(\w)")
 
 AUDIO_TYPES: Final = (
@@ -45,18 +64,46 @@ AUDIO_TYPES: Final = (
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Answer:
-    """One documented answer: its words, and per media type a model or a schema (None: bytes)."""
+class Answer(Generic[A_co]):
+    """One documented answer: its words, and per media type a model or a schema (None: bytes).
+
+    Of a `private` one nobody on its way keeps a copy.
+    """
 
     text: str
     content: Mapping[str, type | Schema | None] = field(default_factory=dict)
     headers: Mapping[str, str] = field(default_factory=dict)
+    private: bool = False
 
 
-def told(text: str, kind: type, *, status: int = 200, location: bool = False) -> dict[int, Answer]:
-    """Declare an answer of one JSON document, by its status; with `location` it says where that is to be found."""
+def told(
+    text: str,
+    kind: type[A],
+    *,
+    status: int = 200,
+    location: bool = False,
+    private: bool = False,
+    also: Mapping[str, Schema] = MappingProxyType({}),
+) -> dict[int, Answer[A]]:
+    """Declare an answer of one JSON document, by its status; with `location` it says where that is to be found.
+
+    `also` are the other media types in which it can come.
+    """
     headers = {"Location": "URL"} if location else {}
-    return {status: Answer(text=text, content={"application/json": kind}, headers=headers)}
+    return {status: Answer(text=text, content={_JSON: kind, **also}, headers=headers, private=private)}
+
+
+def empty(text: str) -> dict[int, Answer[None]]:
+    """Declare an answer without a document."""
+    return {204: Answer(text=text)}
+
+
+@functools.cache
+def _names_tokens(kind: Any) -> bool:
+    """Tell whether answers of this kind have, anywhere, the id of a token that acted."""
+    members = get_type_hints(kind) if is_typeddict(kind) else {}
+    parts = (*members.values(), *get_args(kind))
+    return any(name.endswith("_by") for name in members) or any(_names_tokens(part) for part in parts)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,8 +121,14 @@ class Operation:
     tag: str
     summary: str
     answers: Mapping[int, Answer]
-    handler: Handler
+    handler: Callable[..., Awaitable[Any]]
     act: Act | None = None
+    narrower: Act | None = None
+    """What lets in a role that may do it and not `act`: the handler sees to what is shown then."""
+    of: Callable[[Admitted], Awaitable[Any]] | None = None
+    """Returns what the path names."""
+    raw: bool = False
+    """The handler takes the request itself, and sees to who sent it."""
     body: type[Body] | None = None
     uploads: bool = False
     takes: tuple[str, ...] = ()
@@ -100,17 +153,25 @@ class Operation:
         """The statuses of its problem documents: those declared, and those that what it takes brings along."""
         also = {
             *(() if self.act is None else (401, 403, 503)),
-            *((404,) if self.act is not None and "{" in self.path else ()),
+            *((404,) if self.names_things else ()),
             *(() if self.body is None and self.query is None else (422,)),
             *((400, 409, 422) if self.keyed else ()),
         }
         return tuple(sorted({*self.problems, *also}))
 
     @property
+    def names_things(self) -> bool:
+        """Tell whether a request can name what is another tenant's, or is not there."""
+        if self.act is None or "{" in self.path:
+            return self.act is not None
+        said = {*self.queries, *(() if self.body is None else self.body.model_fields)}
+        return bool(said & _THINGS) and roles_with(self.act) != (Role.OPERATOR,)
+
+    @property
     def shapes(self) -> Iterator[type]:
         """The shapes of its answers."""
-        for answer in self.answers.values():
-            yield from (kind for kind in answer.content.values() if isinstance(kind, type))
+        for each in self.answers.values():
+            yield from (kind for kind in each.content.values() if isinstance(kind, type))
 
     @property
     def route(self) -> web.RouteDef:
@@ -118,7 +179,36 @@ class Operation:
         also: dict[str, Any] = {"expect_handler": asked_later} if self.asks else {}
         if self.method == "get":
             also["allow_head"] = self.heads
-        return web.route(self.method.upper(), self.pattern or self.path, self.handler, **also)
+        return web.route(
+            self.method.upper(), self.pattern or self.path, self.handler if self.raw else self.serve, **also
+        )
+
+    async def serve(self, request: web.Request) -> web.StreamResponse:
+        """Let the sender in, read what the request names and takes, carry it out, and answer as is declared."""
+        assert self.act is not None
+        let_in = await admitted(request, *filter(None, (self.narrower, self.act)))
+        given: list[Any] = [let_in]
+        if self.of is not None:
+            given.append(await self.of(let_in))
+        if self.body is not None:
+            given.append(await read_body(request, self.body))
+        elif self.query is not None:
+            given.append(read_query(request, self.query))
+        return await self.answer(request, await self.handler(*given))
+
+    async def answer(self, request: web.Request, made: Any) -> web.StreamResponse:
+        """Return the first answer declared with this document, or without one; a response is the answer itself."""
+        if isinstance(made, web.StreamResponse):
+            return made
+        status, declared = next(iter(self.answers.items()))
+        if made is None:
+            return web.Response(status=status)
+        headers = {"Location": f"{self.path}/{made['id']}"} if "Location" in declared.headers else {}
+        if declared.private:
+            headers["Cache-Control"] = "no-store"
+        if _names_tokens(declared.content[_JSON]):
+            return await answer(request, made, status=status, headers=headers)
+        return reply(made, status=status, headers=headers)
 
 
 class Operations:
@@ -132,20 +222,53 @@ class Operations:
         """Iterate over what is declared."""
         return iter(self._declared)
 
+    @overload
     def __call__(
+        self, place: str, act: Act, answers: Mapping[int, Answer[A]], *, of: Of[T], body: type[B], **more: Any
+    ) -> Declaring[Callable[[Admitted, T, B], Given[A]]]: ...
+    @overload
+    def __call__(
+        self, place: str, act: Act, answers: Mapping[int, Answer[A]], *, of: Of[T], query: type[B], **more: Any
+    ) -> Declaring[Callable[[Admitted, T, B], Given[A]]]: ...
+    @overload
+    def __call__(
+        self, place: str, act: Act, answers: Mapping[int, Answer[A]], *, of: Of[T], **more: Any
+    ) -> Declaring[Callable[[Admitted, T], Given[A]]]: ...
+    @overload
+    def __call__(
+        self, place: str, act: Act, answers: Mapping[int, Answer[A]], *, body: type[B], **more: Any
+    ) -> Declaring[Callable[[Admitted, B], Given[A]]]: ...
+    @overload
+    def __call__(
+        self, place: str, act: Act, answers: Mapping[int, Answer[A]], *, query: type[B], **more: Any
+    ) -> Declaring[Callable[[Admitted, B], Given[A]]]: ...
+    @overload
+    def __call__(
+        self, place: str, act: Act, answers: Mapping[int, Answer[A]], **more: Any
+    ) -> Declaring[Callable[[Admitted], Given[A]]]: ...
+    def __call__(self, place: str, act: Act, answers: Mapping[int, Answer[Any]], **more: Any) -> Any:
+        """Declare the handler as the operation at `place`: a method and a path.
+
+        The handler gets the request once its sender may do `act`; what the path names, which `of` returns; and what the
+        body or the query has. It returns the document of the first of `answers`, or a response. See `raw`.
+        """
+        return self.raw(place, act, answers, raw=False, **more)
+
+    def raw(
         self,
         place: str,
         act: Act | None,
-        answers: Mapping[int, Answer],
+        answers: Mapping[int, Answer[Any]],
         *,
         tag: str | None = None,
         name: str | None = None,
         summary: str | None = None,
         query: type[Body] | None = None,
         queries: tuple[str, ...] = (),
+        raw: bool = True,
         **more: Any,
-    ) -> Callable[[H], H]:
-        """Declare the handler as the operation at `place`: a method and a path.
+    ) -> Callable[[R], R]:
+        """Declare a handler that takes the request itself, and sees to who sent it.
 
         Its id is the handler's name, and its summary the first line of the handler's docstring, unless they are given.
         Of `query` every member has an effect unless `queries` names some. `more` are fields of the Operation.
@@ -153,7 +276,7 @@ class Operations:
         method, _, path = place.partition(" ")
         members = {} if query is None else query.model_fields
 
-        def declare(handler: H) -> H:
+        def declare(handler: R) -> R:
             operation = Operation(
                 method=method.lower(),
                 path=path,
@@ -165,6 +288,7 @@ class Operations:
                 act=act,
                 query=query,
                 queries=queries or tuple(field.alias or each for each, field in members.items()),
+                raw=raw,
                 **more,
             )
             self._declared.append(operation)
@@ -338,7 +462,7 @@ def _operation(operation: Operation) -> dict[str, Any]:
     if operation.act is None:
         described["security"] = []
     else:
-        roles = [role.value for role, acts in PERMISSIONS.items() if operation.act in acts]
+        roles = [role.value for role in roles_with(operation.act)]
         described["security"] = [{"sigv4": []}] if operation.signed else [{"bearer": []}, {"basic": []}]
         described["description"] = f"Roles: {', '.join(roles)}."
         described["x-callvault-roles"] = roles

@@ -30,7 +30,7 @@ from vault.threads import in_thread
 _SERVER: Final = Operations("server")
 
 
-@_SERVER(
+@_SERVER.raw(
     "GET /v1/openapi.json", None, {200: Answer(text="OpenAPI 3.1.", content={"application/json": {"type": "object"}})}
 )
 async def openapi(_: web.Request) -> web.Response:

@@ -4,17 +4,16 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Final
 
-from aiohttp import web
 from pydantic import Field, WithJsonSchema
 from typing_extensions import TypedDict
 
-from vault.access.permissions import Act, permits
+from vault.access.permissions import Act
 from vault.certificates.audit_chain import instant
 from vault.errors import Invalid
 from vault.ids import RecordingId, TokenId
 from vault.model import AuditEntry, HoldKind, Role
 from vault.ports.audit import AuditQuery
-from vault.server.context import VAULT, checked_tenant, principal, query, query_id, reply, scope
+from vault.server.context import Admitted, query_id
 from vault.server.operation import Operations, told
 from vault.server.schemas import Body, Count, Instant, Moment, Sha256, TenantRef, render
 from vault.services.audit import named
@@ -88,18 +87,13 @@ class AuditPage(TypedDict):
     "GET /v1/audit",
     Act.AUDIT_READ,
     told("Entries the token may see; `after` continues, `before` the newest.", AuditPage),
+    narrower=Act.AUDIT_READ_HELD,
     query=ReadAudit,
-    problems=(404,),
 )
-async def read_audit(request: web.Request) -> web.Response:
+async def read_audit(request: Admitted, wanted: ReadAudit) -> AuditPage:
     """Read the audit trail in order, or find entries in it by recording, token, event and time."""
-    vault = request.app[VAULT]
-    actor = await principal(request)
-    act = Act.AUDIT_READ_HELD if permits(actor.role, Act.AUDIT_READ_HELD) else Act.AUDIT_READ
-    await vault.access.authorise(actor, act)
-    wanted = query(request, ReadAudit)
-    asked = checked_tenant(wanted.tenant) if wanted.tenant else None
-    await vault.access.authorise(actor, act, tenant=asked)
+    vault, actor, act = request.vault, request.actor, request.act
+    tenant = await request.within(wanted.tenant)
     recording = query_id(wanted.recording, "rec", "recording")
     if recording is not None:
         await vault.access.own(actor, act, vault.catalog.recording, recording)
@@ -110,7 +104,6 @@ async def read_audit(request: web.Request) -> web.Response:
         raise Invalid("after: the newest entries are continued with before")
     if not newest and wanted.before is not None:
         raise Invalid("before: the oldest entries are continued with after")
-    tenant = scope(wanted.tenant, actor.tenant)
     narrowed = (recording, wanted.actor, wanted.event, wanted.since, wanted.until)
     if newest or any(each is not None for each in narrowed):
         entries = await vault.catalog.audit_found(
@@ -128,12 +121,10 @@ async def read_audit(request: web.Request) -> web.Response:
         )
     else:
         entries = await vault.catalog.audit_entries(after=wanted.after, limit=wanted.limit, tenant=tenant)
-    return reply(
-        AuditPage(
-            entries=[_entry(each) for each in entries],
-            after=entries[-1].seq if entries and not newest else wanted.after,
-            before=entries[-1].seq if newest and len(entries) == wanted.limit else None,
-        )
+    return AuditPage(
+        entries=[_entry(each) for each in entries],
+        after=entries[-1].seq if entries and not newest else wanted.after,
+        before=entries[-1].seq if newest and len(entries) == wanted.limit else None,
     )
 
 

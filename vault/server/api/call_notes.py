@@ -16,8 +16,8 @@ from vault.format.notes import MAX_DOCUMENT_BYTES, MAX_MEDIA_TYPE, Document, Mis
 from vault.ids import TenantId
 from vault.model import Principal, Recording, RecordingState
 from vault.protocol.facts import siprec
-from vault.server.api.recordings import permitted, playing, readable, send
-from vault.server.context import VAULT, authorised, path_call_key, principal, reply, small_body
+from vault.server.api.recordings import Audible, audible, playing, recording_of, send
+from vault.server.context import Admitted, path_call_key, small_body
 from vault.server.operation import TEXT, Answer, Operations, told
 from vault.server.problems import problem
 from vault.server.refusals import failing
@@ -111,58 +111,67 @@ _RECORDING: Final = "POST /v1/recordings/{recording}"
 _CALL: Final = "POST /v1/ingest/{tenant}/{call_key}"
 
 
-@OPERATIONS(f"{_RECORDING}/pause", Act.PAUSE, _STATE)
-async def pause_recording(request: web.Request) -> web.Response:
-    """Stop keeping a live call: what arrives is dropped before it is sealed."""
-    return await _turn(request, await _named(request), paused=True)
-
-
-@OPERATIONS(f"{_RECORDING}/resume", Act.PAUSE, _STATE)
-async def resume_recording(request: web.Request) -> web.Response:
-    """Keep a live call again."""
-    return await _turn(request, await _named(request), paused=False)
-
-
-@OPERATIONS(f"{_CALL}/pause", Act.INGEST, _STATE, tag="ingest", problems=(409,))
-async def pause_call(request: web.Request) -> web.Response:
-    """Stop keeping a live call: what arrives is dropped before it is sealed."""
-    return await _turn(request, await _session(request), paused=True)
-
-
-@OPERATIONS(f"{_CALL}/resume", Act.INGEST, _STATE, tag="ingest", problems=(409,))
-async def resume_call(request: web.Request) -> web.Response:
-    """Keep a live call again."""
-    return await _turn(request, await _session(request), paused=False)
-
-
-async def _named(request: web.Request) -> IngestSession:
+async def _named(request: Admitted) -> IngestSession:
     """Return the live recording that the path names; Conflict if it is not live."""
-    row = await permitted(request, Act.PAUSE)
-    vault = request.app[VAULT]
+    row, vault = await recording_of(request), request.vault
     session = vault.ingest.live(row.id)
     if session is None or session.ending is not None:
         raise _not_live(vault, row)
     return session
 
 
-async def _turn(request: web.Request, session: IngestSession, *, paused: bool) -> web.Response:
-    vault = request.app[VAULT]
+async def _session(request: Admitted) -> IngestSession:
+    """Return the live recording behind the recorder's call key; NotFound, Conflict once it ended."""
+    vault, tenant, call_key = request.vault, request.tenant, path_call_key(request.http)
+    found = _live(vault, tenant, call_key, request.actor)
+    if found is None:
+        row = await vault.search.call(tenant, call_key)
+        if row is None:
+            raise NotFound("nothing was recorded under this call key yet")
+        raise _not_live(vault, row)
+    return found
+
+
+@OPERATIONS(f"{_RECORDING}/pause", Act.PAUSE, _STATE, of=_named)
+async def pause_recording(request: Admitted, session: IngestSession) -> Pause:
+    """Stop keeping a live call: what arrives is dropped before it is sealed."""
+    return await _turn(request, session, paused=True)
+
+
+@OPERATIONS(f"{_RECORDING}/resume", Act.PAUSE, _STATE, of=_named)
+async def resume_recording(request: Admitted, session: IngestSession) -> Pause:
+    """Keep a live call again."""
+    return await _turn(request, session, paused=False)
+
+
+@OPERATIONS(f"{_CALL}/pause", Act.INGEST, _STATE, of=_session, tag="ingest", problems=(409,))
+async def pause_call(request: Admitted, session: IngestSession) -> Pause:
+    """Stop keeping a live call: what arrives is dropped before it is sealed."""
+    return await _turn(request, session, paused=True)
+
+
+@OPERATIONS(f"{_CALL}/resume", Act.INGEST, _STATE, of=_session, tag="ingest", problems=(409,))
+async def resume_call(request: Admitted, session: IngestSession) -> Pause:
+    """Keep a live call again."""
+    return await _turn(request, session, paused=False)
+
+
+async def _turn(request: Admitted, session: IngestSession, *, paused: bool) -> Pause:
+    vault = request.vault
     if paused and vault.parts.is_upload(session):
         raise Conflict(
             "the audio of this call comes in parts, which a pause does not reach",
             hint="end the upload before what must not be kept is said: no part that was sent is thrown away",
         )
     change = vault.notes.pause if paused else vault.notes.resume
-    await change(session, actor=await principal(request))
+    await change(session, actor=request.actor)
     left = vault.ingest.pause_left(session)
-    return reply(
-        Pause(
-            id=session.recording.id,
-            recording_id=session.recording.id,
-            paused=session.keeping.paused,
-            ends_at=None if left is None else moment(vault.clock.now() + left),
-            bytes=session.durable,
-        )
+    return Pause(
+        id=session.recording.id,
+        recording_id=session.recording.id,
+        paused=session.keeping.paused,
+        ends_at=None if left is None else moment(vault.clock.now() + left),
+        bytes=session.durable,
     )
 
 
@@ -171,20 +180,6 @@ def _not_live(vault: Vault, row: Recording) -> Conflict:
     if row.state is RecordingState.OPEN:
         vault.ingest.require_here(row)
     return Conflict("the call is not live: it has ended, or its end is being written")
-
-
-async def _session(request: web.Request) -> IngestSession:
-    """Return the live recording behind the recorder's call key; NotFound, Conflict once it ended."""
-    vault = request.app[VAULT]
-    tenant, actor = await authorised(request)
-    call_key = path_call_key(request)
-    found = _live(vault, tenant, call_key, actor)
-    if found is None:
-        row = await vault.search.call(tenant, call_key)
-        if row is None:
-            raise NotFound("nothing was recorded under this call key yet")
-        raise _not_live(vault, row)
-    return found
 
 
 def _live(vault: Vault, tenant: TenantId, call_key: str, actor: Principal) -> IngestSession | None:
@@ -205,20 +200,20 @@ def _live(vault: Vault, tenant: TenantId, call_key: str, actor: Principal) -> In
     takes=(*sorted(siprec.XML_TYPES), "multipart/mixed"),
     problems=(409, 413, 415, 422),
 )
-async def add_siprec_metadata(request: web.Request) -> web.Response:
+async def add_siprec_metadata(request: Admitted) -> SiprecReceipt | web.Response:
     """Hand in the SIPREC metadata of a live call (RFC 7865), alone or in a multipart.
 
     The document is durable before it is read; one that cannot be read is kept all the same.
     """
-    vault = request.app[VAULT]
+    vault, headers = request.vault, request.http.headers
     try:
         session = await _session(request)
     except NotFound as error:
-        failing(request, error)
+        failing(request.http, error)
         answer = problem(error, request_id=request_id.get(), close=True)
         answer.headers["Retry-After"] = "1"
         return answer
-    media_type = request.headers.get("Content-Type", "")
+    media_type = headers.get("Content-Type", "")
     kind = media_type.partition(";")[0].strip().lower()
     if kind not in siprec.XML_TYPES and not kind.startswith("multipart/"):
         raise UnsupportedMedia(
@@ -226,7 +221,7 @@ async def add_siprec_metadata(request: web.Request) -> web.Response:
         )
     if len(media_type) > MAX_MEDIA_TYPE or not media_type.isprintable():
         raise Invalid("the content type is too long or not text")
-    content = await _body(request)
+    content = await _body(request.http)
     number = await vault.notes.document(session, media_type=media_type, content=content)
     vault.metrics.ingest_bytes.labels(_DIALECT).inc(len(content))
     participants, why = 0, None
@@ -237,15 +232,13 @@ async def add_siprec_metadata(request: web.Request) -> web.Response:
     else:
         participants = len(metadata.participants)
         await vault.notes.revise(session, siprec.facts(metadata))
-    return reply(
-        SiprecReceipt(
-            id=session.recording.id,
-            recording_id=session.recording.id,
-            document=number,
-            parsed=why is None,
-            why=why,
-            participants=participants,
-        )
+    return SiprecReceipt(
+        id=session.recording.id,
+        recording_id=session.recording.id,
+        document=number,
+        parsed=why is None,
+        why=why,
+        participants=participants,
     )
 
 
@@ -260,36 +253,40 @@ async def _body(request: web.Request) -> bytes:
 # -- looking ----------------------------------------------------------------------------------------------------
 
 
-async def _opened(request: web.Request) -> Playable:
+async def _opened(request: Admitted) -> Playable:
     """Return the recording, its access allowed and logged as a play is."""
-    vault = request.app[VAULT]
-    row, purpose = await readable(request)
-    return await vault.playback.open(row.id, actor=await principal(request), purpose=purpose, act="access.notes")
+    return await _opening(request, await audible(request))
+
+
+async def _opening(request: Admitted, heard: Audible) -> Playable:
+    playback = request.vault.playback
+    return await playback.open(heard.recording.id, actor=request.actor, purpose=heard.purpose, act="access.notes")
 
 
 @OPERATIONS(
     "GET /v1/recordings/{recording}/notes",
     Act.PLAY,
-    told("The notes, in order.", Notes),
+    told("The notes, in order.", Notes, private=True),
+    of=_opened,
     headers=("Purpose",),
     problems=(409, 410, 422, 500),
 )
-async def recording_notes(request: web.Request) -> web.Response:
+async def recording_notes(_: Admitted, opened: Playable) -> Notes:
     """Tell what happened beside the audio: gaps and pauses, keys pressed, documents."""
-    opened = await _opened(request)
-    return reply(_shown(opened), headers={"Cache-Control": "no-store"})
+    return _shown(opened)
 
 
 @OPERATIONS(
     "GET /v1/recordings/{recording}/documents/{number}",
     Act.PLAY,
     {200: Answer(text="The document.", content={"*/*": TEXT})},
+    of=_opened,
     headers=("Purpose",),
     problems=(409, 410, 422, 500),
 )
-async def recording_document(request: web.Request) -> web.Response:
+async def recording_document(request: Admitted, opened: Playable) -> web.Response:
     """Fetch one document about the call, exactly as it was handed in."""
-    note = _numbered(request, _documents((await _opened(request)).notes), "document")
+    note = _numbered(request, _documents(opened.notes), "document")
     return web.Response(
         body=note.content,
         headers={
@@ -301,8 +298,8 @@ async def recording_document(request: web.Request) -> web.Response:
     )
 
 
-def _numbered(request: web.Request, found: Sequence[_T], what: str) -> _T:
-    text = request.match_info["number"]
+def _numbered(request: Admitted, found: Sequence[_T], what: str) -> _T:
+    text = request.http.match_info["number"]
     if not text.isascii() or not text.isdigit() or len(text) > _MAX_NUMBER_DIGITS or int(text) >= len(found):
         raise NotFound(f"the call has no {what} of this number")
     return found[int(text)]
@@ -315,24 +312,25 @@ def _numbered(request: web.Request, found: Sequence[_T], what: str) -> _T:
         200: Answer(text="The part.", content={"application/octet-stream": TEXT}),
         206: Answer(text="The range of it.", content={"application/octet-stream": TEXT}),
     },
+    of=audible,
     headers=("Purpose", "Range"),
     problems=(409, 410, 416, 422, 500),
 )
-async def recording_aside(request: web.Request) -> web.StreamResponse:
+async def recording_aside(request: Admitted, heard: Audible) -> web.StreamResponse:
     """Fetch one part of an upload that was acknowledged and is not in the audio, exactly as it was sent.
 
     It is verified as the audio is.
     """
-    playback = request.app[VAULT].playback
-    with playing(request, await principal(request)):
-        opened = await _opened(request)
+    playback = request.vault.playback
+    with playing(request):
+        opened = await _opening(request, heard)
         part = _numbered(request, opened.aside, "part kept aside")
 
         def pieces_of(start: int, end: int) -> AsyncIterator[bytes]:
             return playback.read(opened, part.start + start, part.start + end)
 
         return await send(
-            request, opened, pieces_of, length=part.end - part.start, content_type="application/octet-stream"
+            request.http, opened, pieces_of, length=part.end - part.start, content_type="application/octet-stream"
         )
 
 

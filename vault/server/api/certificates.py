@@ -12,7 +12,7 @@ from vault.access.permissions import Act
 from vault.certificates.canonical import canonical_json
 from vault.ids import CertificateId, RecordingId
 from vault.model import CertificateStatus, Part, StoredCertificate
-from vault.server.context import VAULT, lister, own, query_id, reply
+from vault.server.context import VAULT, Admitted, query_id
 from vault.server.operation import TEXT, Answer, Operations, told
 from vault.server.schemas import CertificateRef, Count, Moment, Page, RecordingRef, TenantRef, render
 
@@ -75,9 +75,9 @@ def render_certificate(value: StoredCertificate, jws: str) -> Certificate:
     told("One page, newest first; `before` continues it.", CertificatePage),
     query=Page,
 )
-async def list_certificates(request: web.Request) -> web.Response:
+async def list_certificates(request: Admitted, wanted: Page) -> CertificatePage:
     """List deletion certificates."""
-    vault, wanted, tenant = await lister(request, Act.CERTIFICATE_READ)
+    vault, tenant = request.vault, await request.within(wanted.tenant)
     recording = query_id(wanted.recording, "rec", "recording")
     before = query_id(wanted.before, "cert", "before")
     page = await vault.catalog.certificates(
@@ -89,41 +89,40 @@ async def list_certificates(request: web.Request) -> web.Response:
     more = page[-1].id if len(page) == wanted.limit else None
     texts = await vault.certificates.texts(page)
     shown = [render_certificate(item, jws) for item, jws in zip(page, texts, strict=True)]
-    return reply(CertificatePage(certificates=shown, before=more))
+    return CertificatePage(certificates=shown, before=more)
 
 
-async def _certificate(request: web.Request) -> StoredCertificate:
-    look_up = request.app[VAULT].catalog.certificate
-    return (await own(request, Act.CERTIFICATE_READ, "certificate", "cert", look_up))[0]
+async def _certificate(request: Admitted) -> StoredCertificate:
+    return await request.own("certificate", request.vault.catalog.certificate)
 
 
 @OPERATIONS(
     "GET /v1/certificates/{certificate}",
     Act.CERTIFICATE_READ,
-    {200: Answer(text="The certificate.", content={"application/json": Certificate, "application/jose": TEXT})},
+    told("The certificate.", Certificate, also={"application/jose": TEXT}),
+    of=_certificate,
 )
-async def get_certificate(request: web.Request) -> web.Response:
+async def get_certificate(request: Admitted, found: StoredCertificate) -> Certificate | web.Response:
     """Fetch one deletion certificate."""
-    found = await _certificate(request)
-    jws = await request.app[VAULT].certificates.jws(found)
-    if request.match_info["certificate"].endswith(".jws"):
+    jws = await request.vault.certificates.jws(found)
+    if request.http.match_info["certificate"].endswith(".jws"):
         return web.Response(text=jws, content_type="application/jose")
-    return reply(render_certificate(found, jws))
+    return render_certificate(found, jws)
 
 
 @OPERATIONS(
     "GET /v1/certificates/{certificate}/objects",
     Act.CERTIFICATE_READ,
     told("The list, in the order of the certificate's tree.", CertificateObjects),
+    of=_certificate,
 )
-async def get_certificate_objects(request: web.Request) -> web.Response:
+async def get_certificate_objects(request: Admitted, found: StoredCertificate) -> web.Response:
     """Fetch the list of objects that a certificate counts."""
-    found = await _certificate(request)
-    listed = await request.app[VAULT].certificates.objects(found)
+    listed = await request.vault.certificates.objects(found)
     return web.Response(body=canonical_json(listed), content_type="application/json")
 
 
-@OPERATIONS(
+@OPERATIONS.raw(
     "GET /v1/issuer-key", None, {200: Answer(text="An Ed25519 public key.", content={"application/x-pem-file": TEXT})}
 )
 async def issuer_key(request: web.Request) -> web.Response:

@@ -5,17 +5,15 @@ from __future__ import annotations
 from collections import Counter
 from typing import Annotated, Final
 
-from aiohttp import web
 from pydantic import Field, WithJsonSchema
 from typing_extensions import TypedDict
 
 from vault.access.permissions import Act
 from vault.access.two_people import shown_digest
 from vault.ids import RecordingId
-from vault.model import Principal
 from vault.ports import erasures
 from vault.ports.erasures import ErasureBasis, ErasureId, ErasureOutcome, ErasureState
-from vault.server.context import VAULT, answer, body, caller, checked_id, lister, one_tenant, own, query_id
+from vault.server.context import Admitted, checked_id, query_id
 from vault.server.operation import Operations, told
 from vault.server.schemas import (
     Body,
@@ -142,28 +140,22 @@ def render_erasure(view: ErasureView) -> Erasure:
     return render(Erasure, case, recordings=recordings, shown=shown_digest(erasure_document(view)) if waits else None)
 
 
+async def _erasure(request: Admitted) -> erasures.Erasure:
+    return await request.own("erasure", request.vault.catalog.erasure)
+
+
 @OPERATIONS(
     "POST /v1/erasures",
     Act.ERASURE_REQUEST,
     told("What would go and what is held, waiting for the second person.", Erasure, location=True, status=202),
     body=RequestErasure,
-    problems=(404,),
 )
-async def request_erasure(request: web.Request) -> web.Response:
+async def request_erasure(request: Admitted, wanted: RequestErasure) -> Erasure:
     """Ask for an erasure: the first of two people."""
-    vault, actor = await caller(request, Act.ERASURE_REQUEST)
-    wanted = await body(request, RequestErasure)
-    tenant = await one_tenant(vault, actor, Act.ERASURE_REQUEST, wanted.tenant, whose="recordings are erased")
-    asked = await vault.erasures.request(
-        wanted.into(
-            ErasureRequest,
-            tenant=tenant,
-            recordings=tuple(RecordingId(checked_id(item, "rec", "recording")) for item in wanted.recordings),
-        ),
-        actor=actor,
-    )
-    location = f"/v1/erasures/{asked.erasure.id}"
-    return await answer(request, render_erasure(asked), status=202, headers={"Location": location})
+    tenant = await request.one_tenant(wanted.tenant, whose="recordings are erased")
+    recordings = tuple(RecordingId(checked_id(item, "rec", "recording")) for item in wanted.recordings)
+    asked = wanted.into(ErasureRequest, tenant=tenant, recordings=recordings)
+    return render_erasure(await request.vault.erasures.request(asked, actor=request.actor))
 
 
 @OPERATIONS(
@@ -172,44 +164,42 @@ async def request_erasure(request: web.Request) -> web.Response:
     told("One page, newest first; `before` continues it.", ErasurePage),
     query=Page,
     queries=("tenant", "before", "limit"),
-    problems=(404,),
 )
-async def list_erasures(request: web.Request) -> web.Response:
+async def list_erasures(request: Admitted, wanted: Page) -> ErasurePage:
     """List erasures."""
-    vault, wanted, tenant = await lister(request, Act.ERASURE_READ)
+    tenant = await request.within(wanted.tenant)
     before = query_id(wanted.before, "era", "before")
-    page = await vault.catalog.erasures(tenant=tenant, before=ErasureId(before) if before else None, limit=wanted.limit)
+    page = await request.vault.catalog.erasures(
+        tenant=tenant, before=ErasureId(before) if before else None, limit=wanted.limit
+    )
     more = page[-1].id if len(page) == wanted.limit else None
-    return await answer(request, ErasurePage(erasures=[render_summary(item) for item in page], before=more))
+    return ErasurePage(erasures=[render_summary(item) for item in page], before=more)
 
 
-async def _erasure(request: web.Request, act: Act) -> tuple[erasures.Erasure, Principal]:
-    return await own(request, act, "erasure", "era", request.app[VAULT].catalog.erasure)
-
-
-@OPERATIONS("GET /v1/erasures/{erasure}", Act.ERASURE_READ, told("The erasure.", Erasure))
-async def show_erasure(request: web.Request) -> web.Response:
+@OPERATIONS("GET /v1/erasures/{erasure}", Act.ERASURE_READ, told("The erasure.", Erasure), of=_erasure)
+async def show_erasure(request: Admitted, erasure: erasures.Erasure) -> Erasure:
     """Show one erasure, and what keeps what is left of it."""
-    found, _ = await _erasure(request, Act.ERASURE_READ)
-    return await answer(request, render_erasure(await request.app[VAULT].erasures.show(found.id)))
+    return render_erasure(await request.vault.erasures.show(erasure.id))
 
 
 @OPERATIONS(
     "POST /v1/erasures/{erasure}/approve",
     Act.ERASURE_DECIDE,
     told("The erasure; what a hold keeps is still pending or was kept.", Erasure),
+    of=_erasure,
     body=ApproveShown,
 )
-async def approve_erasure(request: web.Request) -> web.Response:
+async def approve_erasure(request: Admitted, erasure: erasures.Erasure, wanted: ApproveShown) -> Erasure:
     """Erase: the second of two people; answers once the keys are gone and certified."""
-    found, actor = await _erasure(request, Act.ERASURE_DECIDE)
-    wanted = await body(request, ApproveShown)
-    approved = await request.app[VAULT].erasures.approve(found.id, shown=wanted.shown, actor=actor)
-    return await answer(request, render_erasure(approved))
+    return render_erasure(await request.vault.erasures.approve(erasure.id, shown=wanted.shown, actor=request.actor))
 
 
-@OPERATIONS("POST /v1/erasures/{erasure}/reject", Act.ERASURE_DECIDE, told("The erasure; nothing was erased.", Erasure))
-async def reject_erasure(request: web.Request) -> web.Response:
+@OPERATIONS(
+    "POST /v1/erasures/{erasure}/reject",
+    Act.ERASURE_DECIDE,
+    told("The erasure; nothing was erased.", Erasure),
+    of=_erasure,
+)
+async def reject_erasure(request: Admitted, erasure: erasures.Erasure) -> Erasure:
     """Reject an erasure: the second of two people, or the first, who withdraws it."""
-    found, actor = await _erasure(request, Act.ERASURE_DECIDE)
-    return await answer(request, render_erasure(await request.app[VAULT].erasures.reject(found.id, actor=actor)))
+    return render_erasure(await request.vault.erasures.reject(erasure.id, actor=request.actor))

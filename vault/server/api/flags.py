@@ -8,9 +8,11 @@ from aiohttp import web
 from pydantic import Field
 from typing_extensions import TypedDict
 
+from vault import model
 from vault.access.permissions import Act
 from vault.protocol.webhook import FlagCategory
-from vault.server.context import VAULT, body, caller, own, path_call_key, path_tenant, reply
+from vault.server.api.recordings import recording_of
+from vault.server.context import Admitted, path_call_key, reply
 from vault.server.operation import Operations, told
 from vault.server.schemas import Body, HoldRef, Moment, RecordingRef, Words, render
 from vault.services.holds import flags
@@ -47,14 +49,11 @@ _ANSWERS: Final = {
 }
 
 
-@OPERATIONS("POST /v1/recordings/{recording}/flag", Act.FLAG, _ANSWERS, body=FlagRecording)
-async def flag_recording(request: web.Request) -> web.Response:
+@OPERATIONS("POST /v1/recordings/{recording}/flag", Act.FLAG, _ANSWERS, of=recording_of, body=FlagRecording)
+async def flag_recording(request: Admitted, row: model.Recording, wanted: FlagRecording) -> web.Response:
     """Flag a recording, also during its call: it is kept at once and the safeguarding lead is told."""
-    vault = request.app[VAULT]
-    row, actor = await own(request, Act.FLAG, "recording", "rec", vault.catalog.recording)
-    wanted = await body(request, FlagRecording)
-    flagged = await vault.flags.flag(
-        row, category=wanted.category, matter=wanted.matter, reason=wanted.reason, actor=actor
+    flagged = await request.vault.flags.flag(
+        row, category=wanted.category, matter=wanted.matter, reason=wanted.reason, actor=request.actor
     )
     return _answer(flagged)
 
@@ -62,13 +61,12 @@ async def flag_recording(request: web.Request) -> web.Response:
 @OPERATIONS(
     "POST /v1/ingest/{tenant}/{call_key}/flag", Act.FLAG_LIVE, _ANSWERS, tag="ingest", body=FlagCall, problems=(409,)
 )
-async def flag_call(request: web.Request) -> web.Response:
+async def flag_call(request: Admitted, wanted: FlagCall) -> web.Response:
     """Flag the call that is being sent, or ended within the hour."""
-    tenant = path_tenant(request)
-    vault, actor = await caller(request, Act.FLAG_LIVE, tenant=tenant)
-    wanted = await body(request, FlagCall)
-    call_key = path_call_key(request)
-    return _answer(await vault.flags.flag_call(tenant, call_key, category=wanted.category, actor=actor))
+    call_key, category = path_call_key(request.http), wanted.category
+    return _answer(
+        await request.vault.flags.flag_call(request.tenant, call_key, category=category, actor=request.actor)
+    )
 
 
 def _answer(flagged: flags.Flagged) -> web.Response:

@@ -52,14 +52,14 @@ class Readiness(TypedDict):
     age_seconds: Annotated[float, Field(description="How long ago the catalog and the disk of the objects were asked.")]
 
 
-@OPERATIONS("GET /healthz", None, told("It does.", Liveness))
+@OPERATIONS.raw("GET /healthz", None, told("It does.", Liveness))
 async def healthz(request: web.Request) -> web.Response:
     """Tell that the process answers, which vault it serves, and whether that is a trial one."""
     keyring = request.app[VAULT].keyring
     return reply(Liveness(status="ok", vault=f"vlt_{keyring.keyring_id.hex()}", trial=keyring.trial))
 
 
-@OPERATIONS("GET /readyz", None, told("They are.", Readiness) | told("They are not.", Readiness, status=503))
+@OPERATIONS.raw("GET /readyz", None, told("They are.", Readiness) | told("They are not.", Readiness, status=503))
 async def readyz(request: web.Request) -> web.Response:
     """Tell whether new recordings are accepted.
 
@@ -82,7 +82,7 @@ async def readyz(request: web.Request) -> web.Response:
     return reply(ready, status=503 if failing else 200)
 
 
-@OPERATIONS("GET /metrics", None, {200: Answer(text="The metrics.", content={"text/plain": TEXT})})
+@OPERATIONS.raw("GET /metrics", None, {200: Answer(text="The metrics.", content={"text/plain": TEXT})})
 async def metrics(request: web.Request) -> web.Response:
     """Metrics in the Prometheus text format.
 

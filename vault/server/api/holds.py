@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Annotated, Final, Literal, Self
 
-from aiohttp import web
 from pydantic import Field, model_validator
 from typing_extensions import TypedDict
 
@@ -14,9 +13,9 @@ from vault import model
 from vault.access.permissions import Act
 from vault.access.two_people import shown_digest
 from vault.ids import RecordingId
-from vault.model import HoldKind, HoldState, Principal
+from vault.model import HoldKind, HoldState
 from vault.ports.holds import Member
-from vault.server.context import VAULT, answer, body, caller, checked_id, lister, one_tenant, own, query, query_id
+from vault.server.context import Admitted, checked_id, query_id
 from vault.server.operation import Operations, told
 from vault.server.schemas import (
     Approve,
@@ -154,16 +153,17 @@ async def hold_answer(vault: Vault, hold: model.Hold) -> Hold:
     return render_hold(hold, members, placed_by=placed.get(hold.id))
 
 
-async def _answer(
-    request: web.Request, hold: model.CountedHold, wanted: MembersPage | None = None, *, status: int = 200
-) -> web.Response:
-    """Answer with a hold and a page of its recordings, the first one unless another is wanted."""
-    catalog, page = request.app[VAULT].catalog, wanted or MembersPage()
+async def _page(vault: Vault, hold: model.CountedHold, wanted: MembersPage | None = None) -> Hold:
+    """Render a hold with a page of its recordings, the first one unless another is wanted."""
+    page = wanted or MembersPage()
     before = query_id(page.before, "rec", "before")
-    members = await catalog.members(hold.id, before=RecordingId(before) if before else None, limit=page.limit + 1)
-    placed = await catalog.placers([hold.id])
-    shown = render_hold(hold, members[: page.limit], more=len(members) > page.limit, placed_by=placed.get(hold.id))
-    return await answer(request, shown, status=status)
+    members = await vault.catalog.members(hold.id, before=RecordingId(before) if before else None, limit=page.limit + 1)
+    placed = await vault.catalog.placers([hold.id])
+    return render_hold(hold, members[: page.limit], more=len(members) > page.limit, placed_by=placed.get(hold.id))
+
+
+async def _hold(request: Admitted) -> model.CountedHold:
+    return await request.own("hold", request.vault.catalog.counted_hold)
 
 
 @OPERATIONS(
@@ -171,30 +171,25 @@ async def _answer(
     Act.HOLD_PLACE,
     told("What is held, and what came too late.", Hold, location=True, status=201),
     body=PlaceHold,
-    problems=(404,),
 )
-async def place_hold(request: web.Request) -> web.Response:
+async def place_hold(request: Admitted, wanted: PlaceHold) -> Hold:
     """Place a hold; the answer comes after a majority of the keyring's replicas has the pins."""
-    vault, actor = await caller(request, Act.HOLD_PLACE)
-    wanted = await body(request, PlaceHold)
-    tenant = await one_tenant(vault, actor, Act.HOLD_PLACE, wanted.tenant, whose="recordings are held")
+    tenant = await request.one_tenant(wanted.tenant, whose="recordings are held")
     recordings = tuple(RecordingId(checked_id(item, "rec", "recording")) for item in wanted.recordings)
     asked = wanted.into(HoldRequest, tenant=tenant, recordings=recordings)
-    placed = await vault.holds.place(asked, actor=actor)
-    shown = await hold_answer(vault, placed)
-    return await answer(request, shown, status=201, headers={"Location": f"/v1/holds/{placed.id}"})
+    return await hold_answer(request.vault, await request.vault.holds.place(asked, actor=request.actor))
 
 
 @OPERATIONS(
     "GET /v1/holds", Act.HOLD_LIST, told("Holds, newest first.", HoldList), query=Page, queries=("tenant", "limit")
 )
-async def list_holds(request: web.Request) -> web.Response:
+async def list_holds(request: Admitted, wanted: Page) -> HoldList:
     """List holds."""
-    vault, wanted, tenant = await lister(request, Act.HOLD_LIST)
-    found = await vault.catalog.counted_holds(tenant=tenant, limit=wanted.limit)
+    catalog = request.vault.catalog
+    found = await catalog.counted_holds(tenant=await request.within(wanted.tenant), limit=wanted.limit)
     identifiers = [hold.id for hold in found]
-    placed = await vault.catalog.placers(identifiers)
-    members = await vault.catalog.first_members(identifiers, most=_FIRST_FEW)
+    placed = await catalog.placers(identifiers)
+    members = await catalog.first_members(identifiers, most=_FIRST_FEW)
     holds = [
         render_hold(
             hold,
@@ -204,60 +199,51 @@ async def list_holds(request: web.Request) -> web.Response:
         )
         for hold in found
     ]
-    return await answer(request, HoldList(holds=holds))
-
-
-async def _hold(request: web.Request, act: Act) -> tuple[model.CountedHold, Principal]:
-    return await own(request, act, "hold", "hold", request.app[VAULT].catalog.counted_hold)
+    return HoldList(holds=holds)
 
 
 @OPERATIONS(
     "GET /v1/holds/{hold}",
     Act.HOLD_LIST,
     told("The hold; `before` continues its recordings.", Hold),
+    of=_hold,
     query=MembersPage,
     queries=("before", "limit"),
 )
-async def show_hold(request: web.Request) -> web.Response:
+async def show_hold(request: Admitted, hold: model.CountedHold, wanted: MembersPage) -> Hold:
     """Show one hold and a page of its recordings."""
-    found, _ = await _hold(request, Act.HOLD_LIST)
-    return await _answer(request, found, query(request, MembersPage))
+    return await _page(request.vault, hold, wanted)
 
 
-@OPERATIONS("POST /v1/holds/{hold}/review", Act.HOLD_REVIEW, told("The hold.", Hold), body=ReviewHold)
-async def review_hold(request: web.Request) -> web.Response:
+@OPERATIONS("POST /v1/holds/{hold}/review", Act.HOLD_REVIEW, told("The hold.", Hold), of=_hold, body=ReviewHold)
+async def review_hold(request: Admitted, hold: model.CountedHold, wanted: ReviewHold) -> Hold:
     """Record that somebody looked, and when to look again."""
-    found, actor = await _hold(request, Act.HOLD_REVIEW)
-    wanted = await body(request, ReviewHold)
-    reviewed = await request.app[VAULT].holds.review(found.id, next_review=wanted.at, note=wanted.note, actor=actor)
-    return await _answer(request, reviewed)
+    vault, actor = request.vault, request.actor
+    return await _page(vault, await vault.holds.review(hold.id, next_review=wanted.at, note=wanted.note, actor=actor))
 
 
 @OPERATIONS(
     "POST /v1/holds/{hold}/release",
     Act.HOLD_RELEASE_REQUEST,
     told("The hold, waiting for the second person.", Hold, status=202),
+    of=_hold,
     body=ReleaseHold,
 )
-async def request_release(request: web.Request) -> web.Response:
+async def request_release(request: Admitted, hold: model.CountedHold, wanted: ReleaseHold) -> Hold:
     """Ask for the release of a hold: the first of two people."""
-    found, actor = await _hold(request, Act.HOLD_RELEASE_REQUEST)
-    wanted = await body(request, ReleaseHold)
-    asked = await request.app[VAULT].holds.request_release(found.id, reason=wanted.reason, actor=actor)
-    return await _answer(request, asked, status=202)
+    vault, actor = request.vault, request.actor
+    return await _page(vault, await vault.holds.request_release(hold.id, reason=wanted.reason, actor=actor))
 
 
 @OPERATIONS(
     "POST /v1/holds/{hold}/approve",
     Act.HOLD_RELEASE_APPROVE,
     told("The hold, released or active again.", Hold),
+    of=_hold,
     body=Approve,
 )
-async def decide_release(request: web.Request) -> web.Response:
+async def decide_release(request: Admitted, hold: model.CountedHold, wanted: Approve) -> Hold:
     """Approve or reject a release: the second of two people; the first may withdraw it."""
-    found, actor = await _hold(request, Act.HOLD_RELEASE_APPROVE)
-    wanted = await body(request, Approve)
-    decided = await request.app[VAULT].holds.decide_release(
-        found.id, approve=wanted.approve, shown=wanted.shown, actor=actor
-    )
-    return await _answer(request, decided)
+    vault, actor = request.vault, request.actor
+    decided = await vault.holds.decide_release(hold.id, approve=wanted.approve, shown=wanted.shown, actor=actor)
+    return await _page(vault, decided)

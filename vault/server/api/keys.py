@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from typing import Annotated, Final, Literal
 
-from aiohttp import web
 from pydantic import WithJsonSchema
 from typing_extensions import TypedDict
 
 from vault.access.permissions import Act
 from vault.model import Assurance
-from vault.server.context import caller, reply
+from vault.server.context import Admitted
 from vault.server.operation import Operations, told
 from vault.server.schemas import Count, Moment, render
 
@@ -71,34 +70,29 @@ class Rotation(TypedDict):
 
 
 @OPERATIONS("GET /v1/keys", Act.KEYS_READ, told("Nothing of it is secret.", Keyring))
-async def keyring_status(request: web.Request) -> web.Response:
+async def keyring_status(request: Admitted) -> Keyring:
     """Show the keyring's epoch, its replicas and its root-key provider."""
-    vault, _ = await caller(request, Act.KEYS_READ)
-    status = await vault.keys.status()
+    status = await request.vault.keys.status()
     replicas = [render(_Replica, each) for each in status.replicas]
-    return reply(render(Keyring, status, lease_seconds=status.lease.total_seconds(), replicas=replicas))
+    return render(Keyring, status, lease_seconds=status.lease.total_seconds(), replicas=replicas)
 
 
 @OPERATIONS("GET /v1/keys/findings", Act.KEYS_READ, told("What was found; an `error` needs somebody.", Findings))
-async def verify_keyring(request: web.Request) -> web.Response:
+async def verify_keyring(request: Admitted) -> Findings:
     """Open every replica by itself and compare the trees; list the root versions."""
-    vault, _ = await caller(request, Act.KEYS_READ)
-    return reply(Findings(findings=[render(_Finding, each) for each in await vault.keys.verify()]))
+    return Findings(findings=[render(_Finding, each) for each in await request.vault.keys.verify()])
 
 
 @OPERATIONS(
     "POST /v1/keys/rotate", Act.KEYS_ROTATE, told("No copy from before opens a call that begins now.", Rotation)
 )
-async def rotate_keyring(request: web.Request) -> web.Response:
+async def rotate_keyring(request: Admitted) -> Rotation:
     """Replace the root version and every tree of calls to come; every recording stays readable."""
-    vault, actor = await caller(request, Act.KEYS_ROTATE)
-    done = await vault.keys.rotate(actor=actor)
-    return reply(
-        render(
-            Rotation,
-            done.receipt,
-            generation=done.generation,
-            trees_dropped=done.dropped,
-            calls_under_way=done.under_way,
-        )
+    done = await request.vault.keys.rotate(actor=request.actor)
+    return render(
+        Rotation,
+        done.receipt,
+        generation=done.generation,
+        trees_dropped=done.dropped,
+        calls_under_way=done.under_way,
     )

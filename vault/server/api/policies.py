@@ -4,18 +4,17 @@ from __future__ import annotations
 
 from typing import Final
 
-from aiohttp import web
 from typing_extensions import TypedDict
 
 from vault.access.permissions import Act
 from vault.access.two_people import check_shown
 from vault.config.sections import Retention
 from vault.errors import Invalid
-from vault.model import Principal, Role
+from vault.model import Role
 from vault.ports import policies
 from vault.ports.policies import PolicyState
 from vault.retention.policy import month_name
-from vault.server.context import VAULT, answer, body, caller, checked_tenant, lister, own
+from vault.server.context import Admitted
 from vault.server.operation import Operations, told
 from vault.server.schemas import (
     Approve,
@@ -103,30 +102,28 @@ def render_policy(value: policies.PolicyRequest) -> PolicyRequest:
     )
 
 
+async def _policy(request: Admitted) -> policies.PolicyRequest:
+    return await request.own("policy", request.vault.policies.show)
+
+
 @OPERATIONS(
     "POST /v1/policies",
     Act.POLICY_DECIDE,
-    told("The request, waiting for the second person.", PolicyRequest, status=202),
+    told("The request, waiting for the second person.", PolicyRequest, location=True, status=202),
     body=RequestPolicy,
-    problems=(404,),
 )
-async def request_policy(request: web.Request) -> web.Response:
+async def request_policy(request: Admitted, wanted: RequestPolicy) -> PolicyRequest:
     """Ask to keep existing calls, or their metadata, otherwise: the first of two people."""
-    vault, actor = await caller(request, Act.POLICY_DECIDE)
-    wanted = await body(request, RequestPolicy)
-    tenant = actor.tenant if wanted.tenant is None else checked_tenant(wanted.tenant)
-    await vault.access.authorise(actor, Act.POLICY_DECIDE, tenant=tenant)
-    assert tenant is not None, "only tokens of a tenant may decide"
+    policies, actor = request.vault.policies, request.actor
+    tenant = await request.one_tenant(wanted.tenant, whose="calls are kept otherwise")
     given = wanted.model_fields_set & {"retention", "metadata_retention"}
     if len(given) != 1:
         raise Invalid("a request changes one thing", hint="say retention, or metadata_retention; null: the contract")
     if "metadata_retention" in given:
-        asked = await vault.policies.request(tenant, retention=wanted.metadata_retention, actor=actor)
-    elif wanted.retention is None:
+        return render_policy(await policies.request(tenant, retention=wanted.metadata_retention, actor=actor))
+    if wanted.retention is None:
         raise Invalid("the audio of existing calls is kept for a period", hint='say "retention": "180d"')
-    else:
-        asked = await vault.policies.request_audio(tenant, retention=wanted.retention, actor=actor)
-    return await answer(request, render_policy(asked), status=202, headers={"Location": f"/v1/policies/{asked.id}"})
+    return render_policy(await policies.request_audio(tenant, retention=wanted.retention, actor=actor))
 
 
 @OPERATIONS(
@@ -136,35 +133,27 @@ async def request_policy(request: web.Request) -> web.Response:
     query=Page,
     queries=("tenant",),
 )
-async def list_policies(request: web.Request) -> web.Response:
+async def list_policies(request: Admitted, wanted: Page) -> PolicyRequests:
     """List the requests, newest first."""
-    vault, _, tenant = await lister(request, Act.POLICY_READ)
-    found = await vault.policies.all(tenant=tenant)
-    return await answer(request, PolicyRequests(policies=[render_policy(each) for each in found]))
+    found = await request.vault.policies.all(tenant=await request.within(wanted.tenant))
+    return PolicyRequests(policies=[render_policy(each) for each in found])
 
 
-@OPERATIONS("GET /v1/policies/{policy}", Act.POLICY_READ, told("The request.", PolicyRequest))
-async def show_policy(request: web.Request) -> web.Response:
+@OPERATIONS("GET /v1/policies/{policy}", Act.POLICY_READ, told("The request.", PolicyRequest), of=_policy)
+async def show_policy(_: Admitted, policy: policies.PolicyRequest) -> PolicyRequest:
     """Show one request, and the digest that its approval repeats."""
-    found, _ = await _policy(request, Act.POLICY_READ)
-    return await answer(request, render_policy(found))
+    return render_policy(policy)
 
 
 @OPERATIONS(
     "POST /v1/policies/{policy}/approve",
     Act.POLICY_DECIDE,
     told("The request, with when it takes effect, or rejected.", PolicyRequest),
+    of=_policy,
     body=Approve,
 )
-async def approve_policy(request: web.Request) -> web.Response:
+async def approve_policy(request: Admitted, policy: policies.PolicyRequest, wanted: Approve) -> PolicyRequest:
     """Approve as the second person, or reject or withdraw what keeps nothing longer until it is applied."""
-    found, actor = await _policy(request, Act.POLICY_DECIDE)
-    wanted = await body(request, Approve)
     if wanted.approve:
-        check_shown(wanted.shown, render_policy(found))
-    decided = await request.app[VAULT].policies.decide(found.id, approve=wanted.approve, actor=actor)
-    return await answer(request, render_policy(decided))
-
-
-async def _policy(request: web.Request, act: Act) -> tuple[policies.PolicyRequest, Principal]:
-    return await own(request, act, "policy", "pol", request.app[VAULT].policies.show)
+        check_shown(wanted.shown, render_policy(policy))
+    return render_policy(await request.vault.policies.decide(policy.id, approve=wanted.approve, actor=request.actor))

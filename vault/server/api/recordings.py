@@ -7,6 +7,7 @@ import enum
 import logging
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import partial
 from typing import Annotated, Final, Literal, NotRequired
@@ -24,10 +25,10 @@ from vault.media.heads import playable_media
 from vault.media.length import call_ended
 from vault.media.ranges import parse_range
 from vault.media.wav import View, has_wav_head, playable, verbatim
-from vault.model import CallFacts, Codec, Container, Content, HoldKind, HoldState, Principal, RecordingState
+from vault.model import CallFacts, Codec, Container, Content, HoldKind, HoldState, RecordingState
 from vault.ports.recordings import RecordingQuery
 from vault.protocol.facts.parties import SENT
-from vault.server.context import VAULT, answer, body, checked_tenant, own, principal, query, query_id, reply, scope
+from vault.server.context import Admitted, query_id
 from vault.server.operation import Answer, Operations, told
 from vault.server.schemas import (
     Body,
@@ -251,9 +252,9 @@ def _why(explained: Explained) -> Why:
     )
 
 
-async def permitted(request: web.Request, act: Act) -> model.Recording:
-    """Return the recording in the path once the caller may do `act` with it."""
-    return (await own(request, act, "recording", "rec", request.app[VAULT].catalog.recording))[0]
+async def recording_of(request: Admitted) -> model.Recording:
+    """Return the recording in the path."""
+    return await request.own("recording", request.vault.catalog.recording)
 
 
 @OPERATIONS(
@@ -262,12 +263,10 @@ async def permitted(request: web.Request, act: Act) -> model.Recording:
     told(_PAGE, RecordingPage),
     query=SearchRecordings,
     headers=("Purpose",),
-    problems=(404,),
 )
-async def list_recordings(request: web.Request) -> web.Response:
+async def list_recordings(request: Admitted, wanted: SearchRecordings) -> RecordingPage:
     """List recordings, newest call first, without personal facts."""
-    await request.app[VAULT].access.authorise(await principal(request), Act.RECORDING_LIST)
-    return await _page(request, query(request, SearchRecordings))
+    return await _page(request, wanted)
 
 
 @OPERATIONS(
@@ -276,81 +275,85 @@ async def list_recordings(request: web.Request) -> web.Response:
     told(_PAGE, RecordingPage),
     body=SearchRecordings,
     headers=("Purpose",),
-    problems=(404,),
 )
-async def search_recordings(request: web.Request) -> web.Response:
+async def search_recordings(request: Admitted, wanted: SearchRecordings) -> RecordingPage:
     """The same list, with the number in the body instead of the address."""
-    await request.app[VAULT].access.authorise(await principal(request), Act.RECORDING_LIST)
-    return await _page(request, await body(request, SearchRecordings))
+    return await _page(request, wanted)
 
 
-async def _page(request: web.Request, wanted: SearchRecordings) -> web.Response:
-    vault = request.app[VAULT]
-    actor = await principal(request)
-    asked = checked_tenant(wanted.tenant) if wanted.tenant else None
-    await vault.access.authorise(actor, Act.RECORDING_LIST, tenant=asked)
+async def _page(request: Admitted, wanted: SearchRecordings) -> RecordingPage:
+    vault, actor = request.vault, request.actor
+    tenant = await request.within(wanted.tenant)
     before = query_id(wanted.before, "rec", "before")
     live = wanted.state is ListedState.LIVE
     chosen = wanted.into(
         RecordingQuery,
-        tenant=scope(wanted.tenant, actor.tenant),
+        tenant=tenant,
         state=None if live or wanted.state is None else RecordingState(wanted.state.value),
         before=RecordingId(before) if before else None,
     )
     sought = wanted.into(Wanted)
     if sought.fields:
-        await vault.access.authorise(actor, Act.FACTS_READ, tenant=asked)
-        purpose = vault.playback.check_purpose(request.headers.get("Purpose"))
+        await vault.access.authorise(actor, Act.FACTS_READ, tenant=tenant)
+        purpose = _purpose(request)
         page = await vault.recordings.search(chosen, sought, purpose=purpose, actor=actor, live=live)
     else:
         page = await vault.recordings.list(chosen, actor=actor, live=live)
     more = page[-1].recording.id if len(page) == wanted.limit else None
-    return reply(RecordingPage(recordings=[render_recording(view) for view in page], before=more))
+    return RecordingPage(recordings=[render_recording(view) for view in page], before=more)
 
 
-@OPERATIONS("GET /v1/recordings/{recording}", Act.RECORDING_SHOW, told("The recording.", Recording))
-async def show_recording(request: web.Request) -> web.Response:
+def _purpose(request: Admitted) -> str:
+    return request.vault.playback.check_purpose(request.http.headers.get("Purpose"))
+
+
+@OPERATIONS("GET /v1/recordings/{recording}", Act.RECORDING_SHOW, told("The recording.", Recording), of=recording_of)
+async def show_recording(request: Admitted, row: model.Recording) -> Recording:
     """Show one recording: facts, retention, holds, state."""
-    row = await permitted(request, Act.RECORDING_SHOW)
-    actor = await principal(request)
-    view = await request.app[VAULT].recordings.show(row, actor=actor, facts=permits(actor.role, Act.FACTS_READ))
-    return reply(render_recording(view))
+    actor = request.actor
+    return render_recording(
+        await request.vault.recordings.show(row, actor=actor, facts=permits(actor.role, Act.FACTS_READ))
+    )
 
 
 @OPERATIONS(
     "GET /v1/recordings/{recording}/why",
     Act.RECORDING_WHY,
     told("The rules in order of precedence, the decision last.", Why),
+    of=recording_of,
 )
-async def explain_recording(request: web.Request) -> web.Response:
+async def explain_recording(request: Admitted, row: model.Recording) -> Why:
     """Say, rule by rule, why it is kept or was deleted."""
-    row = await permitted(request, Act.RECORDING_WHY)
-    explained = await request.app[VAULT].recordings.why(row, actor=await principal(request))
-    return await answer(request, _why(explained))
+    return _why(await request.vault.recordings.why(row, actor=request.actor))
 
 
-async def readable(request: web.Request) -> tuple[model.Recording, str]:
-    """Return the recording in the path and the purpose once the caller may hear it, also where a hold protects it."""
-    vault = request.app[VAULT]
-    row = await permitted(request, Act.PLAY)
-    actor = await principal(request)
-    purpose = vault.playback.check_purpose(request.headers.get("Purpose"))
-    if await vault.holds.in_force_on(row.id):
-        await vault.access.authorise(actor, Act.PLAY_HELD, tenant=row.tenant, target=row.id)
-    return row, purpose
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Audible:
+    """A recording that the sender may hear, also where a hold protects it, and what for."""
+
+    recording: model.Recording
+    purpose: str
+
+
+async def audible(request: Admitted) -> Audible:
+    """Return the recording in the path once the sender may hear it."""
+    row, purpose = await recording_of(request), _purpose(request)
+    if await request.vault.holds.in_force_on(row.id):
+        await request.vault.access.authorise(request.actor, Act.PLAY_HELD, tenant=row.tenant, target=row.id)
+    return Audible(recording=row, purpose=purpose)
 
 
 @contextmanager
-def playing(request: web.Request, actor: Principal) -> Iterator[None]:
+def playing(request: Admitted) -> Iterator[None]:
     """Have one of the token's playbacks inside the context; revoking the token cuts the answer off."""
-    vault = request.app[VAULT]
+    vault, token, transport = request.vault, request.actor.token_id, request.http.transport
 
     def cut() -> None:
-        if request.transport is not None:
-            request.transport.abort()
+        if transport is not None:
+            transport.abort()
 
-    with vault.playback.slots.taken(actor.token_id):
-        leave = vault.access.underway.enter(actor.token_id, cut)
+    with vault.playback.slots.taken(token):
+        leave = vault.access.underway.enter(token, cut)
         try:
             yield
         finally:
@@ -364,24 +367,22 @@ def playing(request: web.Request, actor: Principal) -> Iterator[None]:
         200: Answer(text="All of it, verified.", content={"audio/*": None}, headers=_PLAYED),
         206: Answer(text="The range asked for, verified.", content={"audio/*": None}, headers=_PLAYED),
     },
+    of=audible,
     query=PlayAudio,
     headers=("Purpose", "Range"),
     problems=(409, 410, 416, 429, 500),
 )
-async def play_recording(request: web.Request) -> web.StreamResponse:
+async def play_recording(request: Admitted, heard: Audible, wanted: PlayAudio) -> web.StreamResponse:
     """Play the audio; a live call plays up to its durable end.
 
     It is verified before the first byte leaves, and cut off if a later byte fails.
     """
-    vault = request.app[VAULT]
-    row, purpose = await readable(request)
-    wanted = query(request, PlayAudio)
-    actor = await principal(request)
-    with playing(request, actor):
-        opened = await vault.playback.open(row.id, actor=actor, purpose=purpose)
+    vault, row = request.vault, heard.recording
+    with playing(request):
+        opened = await vault.playback.open(row.id, actor=request.actor, purpose=heard.purpose)
         view = await _view(vault, opened, raw=wanted.format == "raw")
         return await send(
-            request,
+            request.http,
             opened,
             partial(_pieces, vault, opened, view),
             length=view.total_length,

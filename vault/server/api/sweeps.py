@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Annotated, Final, Literal, NotRequired
 
-from aiohttp import web
 from pydantic import Field
 from typing_extensions import TypedDict
 
@@ -13,11 +12,11 @@ from vault.access.permissions import Act
 from vault.access.two_people import check_shown
 from vault.errors import Invalid
 from vault.ids import RecordingId
-from vault.model import Assurance, Principal
+from vault.model import Assurance
 from vault.ports.shreds import SweepOverride
 from vault.retention import guards
 from vault.retention.guards import Guard
-from vault.server.context import VAULT, answer, body, caller, checked_tenant, own, query_id, reply
+from vault.server.context import Admitted, query_id
 from vault.server.operation import Operations, told
 from vault.server.schemas import (
     Approve,
@@ -176,36 +175,34 @@ def _tripped(values: Iterable[guards.Tripped]) -> list[Tripped]:
     body=RunSweep,
     problems=(404, 409),
 )
-async def run_sweep(request: web.Request) -> web.Response:
+async def run_sweep(request: Admitted, wanted: RunSweep) -> Sweep:
     """Sweep now, or with dry_run say what a sweep would do."""
-    vault, actor = await caller(request, Act.SWEEP_RUN)
-    wanted = await body(request, RunSweep)
+    sweeper = request.vault.sweeper
     if wanted.after is not None and not wanted.dry_run:
         raise Invalid("`after` is of a dry run; nothing was swept")
     if wanted.dry_run:
         after = query_id(wanted.after, "rec", "after")
-        report = await vault.sweeper.preview(after=None if after is None else RecordingId(after), limit=wanted.limit)
+        report = await sweeper.preview(after=None if after is None else RecordingId(after), limit=wanted.limit)
     else:
-        report = await vault.sweeper.sweep(trigger="expiry", actor=actor)
-    return reply(render_sweep(report))
+        report = await sweeper.sweep(trigger="expiry", actor=request.actor)
+    return render_sweep(report)
 
 
 @OPERATIONS("GET /v1/sweeps", Act.SWEEP_READ, told("The sweeper's state.", SweepStatus))
-async def sweep_status(request: web.Request) -> web.Response:
+async def sweep_status(request: Admitted) -> SweepStatus:
     """Show the last sweep, the overrides, and how late the promise is.
 
     A tenant's token hears of its own tenant: the last sweep's counts and the clock's overrides are of everybody.
     """
-    vault, actor = await caller(request, Act.SWEEP_READ)
-    last = vault.sweeper.last if actor.tenant is None else None
-    status = SweepStatus(
+    vault, tenant = request.vault, request.actor.tenant
+    last = vault.sweeper.last if tenant is None else None
+    return SweepStatus(
         last=None if last is None else render_sweep(last),
         last_sweep_at=moment(vault.keyring.last_sweep_at),
-        overdue_seconds=await vault.status.overdue_seconds(tenant=actor.tenant),
-        tripped=_tripped(await vault.overrides.tripped(tenant=actor.tenant)),
-        overrides=[render_override(each) for each in await vault.overrides.all(tenant=actor.tenant)],
+        overdue_seconds=await vault.status.overdue_seconds(tenant=tenant),
+        tripped=_tripped(await vault.overrides.tripped(tenant=tenant)),
+        overrides=[render_override(each) for each in await vault.overrides.all(tenant=tenant)],
     )
-    return await answer(request, status)
 
 
 @OPERATIONS(
@@ -213,41 +210,37 @@ async def sweep_status(request: web.Request) -> web.Response:
     Act.SWEEP_OVERRIDE,
     told("The override, waiting for the second person.", Override, status=202),
     body=RequestOverride,
-    problems=(404,),
 )
-async def request_override(request: web.Request) -> web.Response:
+async def request_override(request: Admitted, wanted: RequestOverride) -> Override:
     """Ask to pass a tripped guard: the first of two people."""
-    vault, actor = await caller(request, Act.SWEEP_OVERRIDE)
-    wanted = await body(request, RequestOverride)
     # Without a tenant it is the clock's, which concerns everybody: for a tenant's token it is then its own.
-    tenant = actor.tenant if wanted.tenant is None else checked_tenant(wanted.tenant)
-    await vault.access.authorise(actor, Act.SWEEP_OVERRIDE, tenant=tenant)
-    asked = await vault.overrides.request(tenant=tenant, through=wanted.through, reason=wanted.reason, actor=actor)
-    return await answer(request, render_override(asked), status=202)
+    tenant = await request.within(wanted.tenant)
+    return render_override(
+        await request.vault.overrides.request(
+            tenant=tenant, through=wanted.through, reason=wanted.reason, actor=request.actor
+        )
+    )
 
 
-@OPERATIONS("GET /v1/sweeps/overrides/{override}", Act.SWEEP_READ, told("The override.", Override))
-async def show_override(request: web.Request) -> web.Response:
+async def _override(request: Admitted) -> SweepOverride:
+    return await request.own("override", request.vault.overrides.show)
+
+
+@OPERATIONS("GET /v1/sweeps/overrides/{override}", Act.SWEEP_READ, told("The override.", Override), of=_override)
+async def show_override(_: Admitted, override: SweepOverride) -> Override:
     """Show one override, and the digest that its approval repeats."""
-    found, _ = await _override(request, Act.SWEEP_READ)
-    return await answer(request, render_override(found))
+    return render_override(override)
 
 
 @OPERATIONS(
     "POST /v1/sweeps/overrides/{override}/approve",
     Act.SWEEP_OVERRIDE,
     told("The override, in force until its end or its first use, or rejected.", Override),
+    of=_override,
     body=Approve,
 )
-async def approve_override(request: web.Request) -> web.Response:
+async def approve_override(request: Admitted, override: SweepOverride, wanted: Approve) -> Override:
     """Approve or reject an override: the second of two people."""
-    found, actor = await _override(request, Act.SWEEP_OVERRIDE)
-    wanted = await body(request, Approve)
     if wanted.approve:
-        check_shown(wanted.shown, render_override(found))
-    decided = await request.app[VAULT].overrides.decide(found, approve=wanted.approve, actor=actor)
-    return await answer(request, render_override(decided))
-
-
-async def _override(request: web.Request, act: Act) -> tuple[SweepOverride, Principal]:
-    return await own(request, act, "override", "ovr", request.app[VAULT].overrides.show)
+        check_shown(wanted.shown, render_override(override))
+    return render_override(await request.vault.overrides.decide(override, approve=wanted.approve, actor=request.actor))

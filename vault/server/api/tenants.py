@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Annotated, Final
 
-from aiohttp import web
 from pydantic import Field
 from typing_extensions import TypedDict
 
@@ -13,11 +12,10 @@ from vault.access.permissions import Act
 from vault.config.sections import Retention
 from vault.errors import Invalid, NotFound
 from vault.ids import RecordingId
-from vault.model import Principal
 from vault.protocol.facts.parties import DEFAULT_REGION
 from vault.protocol.webhook import origin_of
 from vault.retention.policy import month_name
-from vault.server.context import VAULT, answer, body, caller, checked_id, checked_tenant, path_tenant, reply
+from vault.server.context import Admitted, checked_id, checked_tenant
 from vault.server.operation import Operations, told
 from vault.server.schemas import (
     Approve,
@@ -196,104 +194,90 @@ async def tenant_answer(vault: Vault, tenant: model.Tenant) -> Tenant:
 
 
 @OPERATIONS("GET /v1/tenants", Act.TENANT_READ, told("Every tenant the token may see.", TenantList))
-async def list_tenants(request: web.Request) -> web.Response:
+async def list_tenants(request: Admitted) -> TenantList:
     """List tenants."""
-    vault, actor = await caller(request, Act.TENANT_READ)
-    found = [item for item in await vault.tenants.all() if actor.tenant in (None, item.id)]
-    return await answer(request, TenantList(tenants=[await tenant_answer(vault, item) for item in found]))
+    vault = request.vault
+    found = [item for item in await vault.tenants.all() if request.actor.tenant in (None, item.id)]
+    return TenantList(tenants=[await tenant_answer(vault, item) for item in found])
 
 
-async def _tenant(request: web.Request, act: Act) -> tuple[model.Tenant, Principal]:
-    """Return the tenant in the path, and who asks, once they may do `act` with it; NotFound, logged."""
-    identifier = path_tenant(request)
-    vault, actor = await caller(request, act, tenant=identifier)
+async def _tenant(request: Admitted) -> model.Tenant:
+    """Return the tenant in the path; NotFound, logged."""
+    vault, identifier = request.vault, request.tenant
     try:
-        return await vault.tenants.one(identifier), actor
+        return await vault.tenants.one(identifier)
     except NotFound:
-        raise await vault.access.none_of_its_own(actor, act, identifier) from None
+        raise await vault.access.none_of_its_own(request.actor, request.act, identifier) from None
 
 
 @OPERATIONS(
     "POST /v1/tenants", Act.TENANT_ADMIN, told("The tenant.", Tenant, location=True, status=201), body=AddTenant
 )
-async def add_tenant(request: web.Request) -> web.Response:
+async def add_tenant(request: Admitted, wanted: AddTenant) -> Tenant:
     """Add a tenant."""
-    vault, actor = await caller(request, Act.TENANT_ADMIN)
-    wanted = await body(request, AddTenant)
     given = dict(wanted)
-    added = await vault.tenants.add(identifier=checked_tenant(given.pop("id")), actor=actor, **given)
-    return await answer(
-        request, await tenant_answer(vault, added), status=201, headers={"Location": f"/v1/tenants/{added.id}"}
-    )
+    identifier = checked_tenant(given.pop("id"))
+    added = await request.vault.tenants.add(identifier=identifier, actor=request.actor, **given)
+    return await tenant_answer(request.vault, added)
 
 
-@OPERATIONS("GET /v1/tenants/{tenant}", Act.TENANT_READ, told("The tenant.", Tenant), problems=(422,))
-async def show_tenant(request: web.Request) -> web.Response:
+@OPERATIONS("GET /v1/tenants/{tenant}", Act.TENANT_READ, told("The tenant.", Tenant), of=_tenant, problems=(422,))
+async def show_tenant(request: Admitted, tenant: model.Tenant) -> Tenant:
     """Show one tenant."""
-    found, _ = await _tenant(request, Act.TENANT_READ)
-    return await answer(request, await tenant_answer(request.app[VAULT], found))
+    return await tenant_answer(request.vault, tenant)
 
 
-@OPERATIONS("PUT /v1/tenants/{tenant}", Act.TENANT_ADMIN, told("The tenant.", Tenant), body=ChangeTenant)
-async def change_tenant(request: web.Request) -> web.Response:
+@OPERATIONS("PUT /v1/tenants/{tenant}", Act.TENANT_ADMIN, told("The tenant.", Tenant), of=_tenant, body=ChangeTenant)
+async def change_tenant(request: Admitted, tenant: model.Tenant, wanted: ChangeTenant) -> Tenant:
     """Set the retention of a tenant's future recordings, that of its metadata, or its safeguarding webhook."""
-    vault = request.app[VAULT]
-    found, actor = await _tenant(request, Act.TENANT_ADMIN)
-    wanted = await body(request, ChangeTenant)
     given = wanted.model_fields_set
     if not given:
         raise Invalid("there is nothing to change", hint="retention, metadata_retention or safeguarding_webhook")
-    changed = await vault.tenants.change(
-        found.id,
+    changed = await request.vault.tenants.change(
+        tenant.id,
         retention=wanted.retention if "retention" in given else UNCHANGED,
         metadata_retention=wanted.metadata_retention if "metadata_retention" in given else UNCHANGED,
         safeguarding_webhook=wanted.safeguarding_webhook if "safeguarding_webhook" in given else UNCHANGED,
         numbering_region=UNCHANGED if wanted.numbering_region is None else wanted.numbering_region,
         keep_dtmf=UNCHANGED if wanted.keep_dtmf is None else wanted.keep_dtmf,
         origins=UNCHANGED if wanted.origins is None else wanted.origins,
-        actor=actor,
+        actor=request.actor,
     )
-    return await answer(request, await tenant_answer(vault, changed))
+    return await tenant_answer(request.vault, changed)
 
 
 @OPERATIONS(
     "POST /v1/tenants/{tenant}/reindex", Act.TENANT_ADMIN, told("What became of the page.", Reindexed), body=Reindex
 )
-async def reindex_tenant(request: web.Request) -> web.Response:
+async def reindex_tenant(request: Admitted, wanted: Reindex) -> Reindexed:
     """Read the numbers of a page of existing calls anew, as a search reads them; repeat with its `before`."""
-    identifier = path_tenant(request)
-    vault, actor = await caller(request, Act.TENANT_ADMIN, tenant=identifier)
-    wanted = await body(request, Reindex)
     before = None if wanted.before is None else RecordingId(checked_id(wanted.before, "rec", "recording"))
-    done = await vault.reindexing.page(identifier, before=before, actor=actor)
-    return reply(render(Reindexed, done))
+    return render(Reindexed, await request.vault.reindexing.page(request.tenant, before=before, actor=request.actor))
 
 
 @OPERATIONS(
     "POST /v1/tenants/{tenant}/offboard",
     Act.TENANT_OFFBOARD,
     told("The tenant, waiting for the second person.", Tenant, status=202),
+    of=_tenant,
     body=EndContract,
 )
-async def request_offboarding(request: web.Request) -> web.Response:
+async def request_offboarding(request: Admitted, tenant: model.Tenant, wanted: EndContract) -> Tenant:
     """Ask to end a tenant's contract: its dpo or an operator, the first of the two."""
-    vault = request.app[VAULT]
-    found, actor = await _tenant(request, Act.TENANT_OFFBOARD)
-    wanted = await body(request, EndContract)
-    asked = await vault.tenants.request_offboarding(found.id, contract_end=wanted.contract_end, actor=actor)
-    return await answer(request, await tenant_answer(vault, asked), status=202)
+    vault, actor = request.vault, request.actor
+    asked = await vault.tenants.request_offboarding(tenant.id, contract_end=wanted.contract_end, actor=actor)
+    return await tenant_answer(vault, asked)
 
 
 @OPERATIONS(
     "POST /v1/tenants/{tenant}/offboard/approve",
     Act.TENANT_OFFBOARD,
     told("The tenant; after the export window a sweep drops it.", Tenant),
+    of=_tenant,
     body=Approve,
 )
-async def decide_offboarding(request: web.Request) -> web.Response:
+async def decide_offboarding(request: Admitted, tenant: model.Tenant, wanted: Approve) -> Tenant:
     """Approve the end of a contract: the other of dpo and operator; either rejects or withdraws it."""
-    vault = request.app[VAULT]
-    found, actor = await _tenant(request, Act.TENANT_OFFBOARD)
-    wanted = await body(request, Approve)
-    decided = await vault.tenants.decide_offboarding(found.id, approve=wanted.approve, shown=wanted.shown, actor=actor)
-    return await answer(request, await tenant_answer(vault, decided))
+    vault, actor = request.vault, request.actor
+    decided = await vault.tenants.decide_offboarding(tenant.id, approve=wanted.approve, shown=wanted.shown, actor=actor)
+    return await tenant_answer(vault, decided)

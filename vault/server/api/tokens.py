@@ -4,15 +4,14 @@ from __future__ import annotations
 
 from typing import Final, NotRequired
 
-from aiohttp import web
 from typing_extensions import TypedDict
 
 from vault import model
 from vault.access.permissions import Act
 from vault.ids import TokenId
 from vault.model import Role
-from vault.server.context import VAULT, answer, body, caller, checked_id, checked_tenant, lister, possible_id, principal
-from vault.server.operation import Answer, Operations, told
+from vault.server.context import Admitted
+from vault.server.operation import Operations, empty, told
 from vault.server.schemas import Body, Instant, Moment, Page, TenantRef, Who, Words, render
 
 OPERATIONS: Final = Operations("administration")
@@ -61,44 +60,43 @@ def render_token(token: model.Token, *, secret: str | None = None) -> Token:
 
 
 @OPERATIONS("GET /v1/tokens", Act.TOKEN_ADMIN, told("Tokens.", TokenList), query=Page, queries=("tenant",))
-async def list_tokens(request: web.Request) -> web.Response:
+async def list_tokens(request: Admitted, wanted: Page) -> TokenList:
     """List tokens, without their secrets."""
-    vault, _, tenant = await lister(request, Act.TOKEN_ADMIN)
-    found = await vault.catalog.tokens(tenant=tenant)
-    return await answer(request, TokenList(tokens=[render_token(item) for item in found]))
+    found = await request.vault.catalog.tokens(tenant=await request.within(wanted.tenant))
+    return TokenList(tokens=[render_token(item) for item in found])
 
 
 @OPERATIONS(
     "POST /v1/tokens",
     Act.TOKEN_ADMIN,
-    told("The token with its secret.", Token, status=201),
+    told("The token with its secret.", Token, status=201, private=True),
     body=IssueToken,
     problems=(404,),
 )
-async def issue_token(request: web.Request) -> web.Response:
+async def issue_token(request: Admitted, wanted: IssueToken) -> Token:
     """Issue a token; its secret is shown in this answer only."""
-    vault, actor = await caller(request, Act.TOKEN_ADMIN)
-    wanted = await body(request, IssueToken)
-    tenant_id = checked_tenant(wanted.tenant) if wanted.tenant else None
-    await vault.access.authorise(actor, Act.TOKEN_ADMIN, tenant=tenant_id)
-    issued, secret = await vault.access.issue(
+    issued, secret = await request.vault.access.issue(
         name=wanted.name,
         role=wanted.role,
-        tenant=tenant_id,
-        actor=actor,
+        tenant=await request.within(wanted.tenant),
+        actor=request.actor,
         imports_until=wanted.imports_until,
         expires_at=wanted.expires_at,
     )
-    return await answer(request, render_token(issued, secret=secret), status=201, headers={"Cache-Control": "no-store"})
+    return render_token(issued, secret=secret)
 
 
-@OPERATIONS("DELETE /v1/tokens/{token}", Act.TOKEN_ADMIN, {204: Answer(text="The token is revoked.")}, problems=(409,))
-async def revoke_token(request: web.Request) -> web.Response:
+async def _token(request: Admitted) -> TokenId:
+    return TokenId(request.id_of("token"))
+
+
+@OPERATIONS(
+    "DELETE /v1/tokens/{token}",
+    Act.TOKEN_ADMIN,
+    empty("The token is revoked."),
+    of=_token,
+    problems=(409,),
+)
+async def revoke_token(request: Admitted, token: TokenId) -> None:
     """Revoke a token."""
-    vault = request.app[VAULT]
-    actor = await principal(request)
-    wanted = request.match_info["token"]
-    await vault.access.authorise(actor, Act.TOKEN_ADMIN, target=possible_id(wanted, "tok"))
-    identifier = checked_id(wanted, "tok", "token")
-    await vault.access.revoke(TokenId(identifier), actor=actor)
-    return web.Response(status=204)
+    await request.vault.access.revoke(token, actor=request.actor)

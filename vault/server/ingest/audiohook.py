@@ -28,7 +28,7 @@ _NO_SECRET: Final = bytes(32)
 OPERATIONS: Final = Operations("ingest")
 
 
-@OPERATIONS(
+@OPERATIONS.raw(
     "GET /v1/ingest/{tenant}/audiohook",
     Act.INGEST,
     {101: Answer(text="Open a session; `closed` comes once everything is durable.")},

@@ -16,7 +16,7 @@ from vault.model import Recording, RecordingState
 from vault.protocol.facts.stated import call_headers
 from vault.protocol.uploads.http_put import Placing, placing
 from vault.retention.periods import format_duration
-from vault.server.context import CONFIG, VAULT, authorised, go_on, path_call_key, reply
+from vault.server.context import CONFIG, VAULT, Admitted, go_on, path_call_key
 from vault.server.ingest.body import BodyPieces, writing
 from vault.server.ingest.uploading import Receipt, Upload, finished, last, preflight, take
 from vault.server.operation import Answer, Operations, told
@@ -80,39 +80,35 @@ async def ask(request: web.Request, said: Upload) -> None:
 @OPERATIONS(
     "GET /v1/ingest/{tenant}", Act.INGEST, told("What holds for recordings that begin now.", Terms), problems=(409,)
 )
-async def ingest_terms(request: web.Request) -> web.Response:
+async def ingest_terms(request: Admitted) -> Terms:
     """Ask how long what this token records is kept, and how large it may be.
 
     Whoever brings an archive asks before it sends any of it.
     """
-    tenant, actor = await authorised(request)
-    vault = request.app[VAULT]
-    limits = vault.ingest.limits
-    return reply(
-        Terms(
-            tenant=tenant,
-            retention=str(await vault.tenants.retention(tenant)),
-            floor=str(limits.retention_floor),
-            backdating=format_duration(limits.backdating),
-            imports_until=moment(actor.imports_until),
-            max_recording_bytes=limits.max_recording_bytes,
-        )
+    limits = request.vault.ingest.limits
+    return Terms(
+        tenant=request.tenant,
+        retention=str(await request.vault.tenants.retention(request.tenant)),
+        floor=str(limits.retention_floor),
+        backdating=format_duration(limits.backdating),
+        imports_until=moment(request.actor.imports_until),
+        max_recording_bytes=limits.max_recording_bytes,
     )
 
 
 @OPERATIONS(
     f"HEAD {_PLACE}", Act.INGEST, {200: Answer(text="The recording is known.", headers=_OFFSET)}, problems=(422,)
 )
-async def recording_offset(request: web.Request) -> web.Response:
+async def recording_offset(request: Admitted) -> web.Response:
     """Ask how many bytes are durable.
 
     The answer is for the recording that an upload with the same headers would continue. A HEAD may state less than an
     upload: if no recording matches, an unfinished one is described that may not be the client's own.
     """
-    tenant, actor = await authorised(request)
-    facts, started_at = call_headers(request.headers)
-    vault, call = request.app[VAULT], Joiner(actor=actor, facts=facts, started_at=started_at)
-    key, first = call_number(path_call_key(request))
+    vault, tenant = request.vault, request.tenant
+    facts, started_at = call_headers(request.http.headers)
+    call = Joiner(actor=request.actor, facts=facts, started_at=started_at)
+    key, first = call_number(path_call_key(request.http))
     unfinished: IngestSession | None = None
     for name in call_keys(key, first=first):
         found = await vault.call_keys.resolve(tenant, name, here=True)
@@ -169,16 +165,16 @@ def _progress(row: Recording, durable: int, state: str) -> dict[str, str]:
     problems=UPLOAD_PROBLEMS,
     asks=True,
 )
-async def upload(request: web.Request) -> web.StreamResponse:
+async def upload(request: Admitted) -> web.Response:
     """Stream a recording in while the call runs.
 
     201 comes once every byte is durable, 202 for a piece, 200 for a replay of a finished recording.
     """
     said = await _upload(request)
-    await ask(request, said)
-    pieces = BodyPieces(request)
+    await ask(request.http, said)
+    pieces = BodyPieces(request.http)
     with writing(pieces, patience=LIVE_PATIENCE) as writer:
-        return await take(request.app[VAULT], said, pieces, writer)
+        return await take(request.vault, said, pieces, writer)
 
 
 def require_size(request: web.Request) -> None:
@@ -188,9 +184,10 @@ def require_size(request: web.Request) -> None:
         raise TooLarge(f"the recording exceeds {limit} bytes")
 
 
-async def _upload(request: web.Request) -> Upload:
+async def _upload(admitted: Admitted) -> Upload:
     """Check all headers of the request, before its body is read."""
-    tenant, actor = await authorised(request)
+    request, vault = admitted.http, admitted.vault
+    tenant, actor = admitted.tenant, admitted.actor
     call_key = path_call_key(request)
     require_size(request)
     place = placing(request.headers, append="append" in request.query)
@@ -199,7 +196,6 @@ async def _upload(request: web.Request) -> Upload:
     said = request.headers.get("Content-Type")
     declared = parse_content_type(said) if is_declared(said) else None
     facts, started_at = call_headers(request.headers)
-    vault = request.app[VAULT]
     if place.appends:
         joining = Joiner(actor=actor, facts=facts, started_at=started_at, media=declared)
         call_key = await _appended(vault, tenant, call_key, place, joining)

@@ -22,12 +22,12 @@ from vault.errors import (
     UnsupportedMedia,
     UploadComplete,
 )
-from vault.ids import RecordingId, TenantId
+from vault.ids import RecordingId
 from vault.media.descriptor import parse_content_type
 from vault.model import Media
 from vault.protocol.uploads import ietf, tus
 from vault.protocol.uploads.resumable import Description, Verb, content_type, describe, require_room
-from vault.server.context import CONFIG, VAULT, authorised, checked_id, go_on, reply
+from vault.server.context import CONFIG, Admitted, go_on, reply
 from vault.server.ingest.body import Incoming, writing
 from vault.server.ingest.uploading import receipt
 from vault.server.operation import Answer, Operations
@@ -39,20 +39,20 @@ from vault.services.uploads.resumable import SILENT_SECONDS, Standing, Writer
 _HOST: Final = re.compile(r"[A-Za-z0-9.\-_:\[\]]{1,255}")
 
 
-def path_upload(request: web.Request) -> RecordingId:
+def path_upload(request: Admitted) -> RecordingId:
     """Return the upload in the path; NotFound if it cannot be an upload."""
-    return RecordingId(checked_id(request.match_info["upload"], "rec", "upload"))
+    return RecordingId(request.id_of("upload"))
 
 
-def location(request: web.Request, tenant: TenantId, upload: RecordingId) -> str:
+def location(request: Admitted, upload: RecordingId) -> str:
     """Return the upload's address: absolute, because clients expect that.
 
     It begins with `server.public_url`, else with the host name that the client used.
     """
-    base = request.app[CONFIG].server.public_url
+    base = request.http.app[CONFIG].server.public_url
     if base is None:
-        base = f"{request.scheme}://{request.host}" if _HOST.fullmatch(request.host) else ""
-    return f"{base}/v1/ingest/{tenant}/tus/{upload}"
+        base = f"{request.http.scheme}://{request.http.host}" if _HOST.fullmatch(request.http.host) else ""
+    return f"{base}/v1/ingest/{request.tenant}/tus/{upload}"
 
 
 def expires(at: datetime) -> str:
@@ -61,20 +61,20 @@ def expires(at: datetime) -> str:
 
 
 @contextmanager
-def incoming(request: web.Request) -> Iterator[tuple[Incoming, Writer]]:
+def incoming(request: Admitted) -> Iterator[tuple[Incoming, Writer]]:
     """Ask for the request's body and read it, until another request to the same upload ends this one."""
-    go_on(request)
-    body = Incoming(request)
+    go_on(request.http)
+    body = Incoming(request.http)
     with writing(body, patience=SILENT_SECONDS) as writer:
         yield body, writer
 
 
-async def receive(request: web.Request, session: IngestSession, body: Incoming, *, dialect: str) -> None:
+async def receive(request: Admitted, session: IngestSession, body: Incoming, *, dialect: str) -> None:
     """Write the rest of the body into the recording; bytes beyond the announced length are refused and not kept.
 
     If the request breaks off, what came is kept and becomes durable: an upload can continue at any byte.
     """
-    vault = request.app[VAULT]
+    vault = request.vault
     began = session.appended
     try:
         while piece := await body.next():
@@ -87,9 +87,9 @@ async def receive(request: web.Request, session: IngestSession, body: Incoming, 
 
 
 @asynccontextmanager
-async def begun(request: web.Request, session: IngestSession, writer: Writer, *, new: bool) -> AsyncIterator[None]:
+async def begun(request: Admitted, session: IngestSession, writer: Writer, *, new: bool) -> AsyncIterator[None]:
     """Become the writer of an upload just created, or joined because its client had created it before."""
-    uploads = request.app[VAULT].uploads
+    uploads = request.vault.uploads
     async with uploads.started(session, writer) if new else uploads.held(session, writer):
         yield
 
@@ -108,7 +108,7 @@ async def media_in(description: Description, body: Incoming | None) -> Media:
 
 # -- tus ----------------------------------------------------------------------------------------------------------
 
-Handler = Callable[[web.Request], Awaitable[web.Response]]
+Handler = Callable[[Admitted], Awaitable[web.StreamResponse]]
 
 PLACE: Final = "/v1/ingest/{tenant}/tus"
 UPLOAD: Final = f"{PLACE}/{{upload}}"
@@ -155,10 +155,9 @@ async def _mark(request: web.Request, response: web.StreamResponse) -> None:
 
 
 @OPERATIONS(f"OPTIONS {PLACE}", Act.INGEST, {204: Answer(text="They are in the headers.")})
-async def upload_options(request: web.Request) -> web.Response:
+async def upload_options(request: Admitted) -> web.Response:
     """Versions, extensions and limits of tus 1.0 and of the IETF's resumable uploads."""
-    await authorised(request)
-    limit = request.app[CONFIG].server.max_recording_bytes
+    limit = request.http.app[CONFIG].server.max_recording_bytes
     return web.Response(
         status=204,
         headers={
@@ -172,18 +171,19 @@ async def upload_options(request: web.Request) -> web.Response:
     )
 
 
-async def _create(request: web.Request) -> web.Response:
-    tenant, actor = await authorised(request)
-    tus.require_version(request.headers)
-    vault = request.app[VAULT]
-    wanted = tus.creation(request.headers, limit=request.app[CONFIG].server.max_recording_bytes)
+async def _create(request: Admitted) -> web.Response:
+    tus.require_version(request.http.headers)
+    vault = request.vault
+    wanted = tus.creation(request.http.headers, limit=request.http.app[CONFIG].server.max_recording_bytes)
     description = describe(wanted.metadata, wanted.unusable)
     with incoming(request) as (body, writer):
         if wanted.carries:
             require_room(0, await _checked(wanted.checksum, request, body), wanted.length)
         media = await media_in(description, body if wanted.carries else None)
-        session, new = await vault.uploads.create(tenant, description, media, wanted.length, actor=actor)
-        made = {"Location": location(request, tenant, session.recording.id)}
+        session, new = await vault.uploads.create(
+            request.tenant, description, media, wanted.length, actor=request.actor
+        )
+        made = {"Location": location(request, session.recording.id)}
         if new or wanted.carries:
             async with begun(request, session, writer, new=new):
                 if wanted.carries:
@@ -193,16 +193,15 @@ async def _create(request: web.Request) -> web.Response:
         return web.Response(status=201, headers={**made, **_expiry(request, session)})
 
 
-async def _append(request: web.Request) -> web.Response:
-    tenant, actor = await authorised(request)
-    tus.require_version(request.headers)
-    vault = request.app[VAULT]
+async def _append(request: Admitted) -> web.Response:
+    tus.require_version(request.http.headers)
+    vault = request.vault
     vault.uploads.require_taking()
-    wanted = tus.append(request.headers, limit=request.app[CONFIG].server.max_recording_bytes)
+    wanted = tus.append(request.http.headers, limit=request.http.app[CONFIG].server.max_recording_bytes)
     with incoming(request) as (body, writer):
         adding = await _checked(wanted.checksum, request, body)
         async with vault.uploads.entered(
-            tenant, path_upload(request), Verb.APPEND, writer, actor=actor, offset=wanted.offset
+            request.tenant, path_upload(request), Verb.APPEND, writer, actor=request.actor, offset=wanted.offset
         ) as standing:
             session = standing.session
             if session is None:
@@ -216,23 +215,22 @@ async def _append(request: web.Request) -> web.Response:
             return web.Response(status=204, headers={"Upload-Offset": str(offset), **_expiry(request, session)})
 
 
-async def _checked(checksum: tus.Checksum | None, request: web.Request, body: Incoming) -> int | None:
+async def _checked(checksum: tus.Checksum | None, request: Admitted, body: Incoming) -> int | None:
     """Return how many bytes the request adds, None if unknown; a checksum is verified first."""
     if checksum is None:
-        return request.content_length
-    tus.require_checkable(request.content_length or 0)
+        return request.http.content_length
+    tus.require_checkable(request.http.content_length or 0)
     pieces = await body.whole(tus.require_checkable)
     checksum.require(pieces)
     return sum(map(len, pieces))
 
 
-async def _head(request: web.Request) -> web.Response:
-    tenant, actor = await authorised(request)
+async def _head(request: Admitted) -> web.Response:
     # A HEAD need not state a version, so that a browser can look at the address.
-    tus.require_version(request.headers, required=False)
-    uploads = request.app[VAULT].uploads
+    tus.require_version(request.http.headers, required=False)
+    uploads = request.vault.uploads
     writer = Writer()
-    async with uploads.entered(tenant, path_upload(request), Verb.ASK, writer, actor=actor) as standing:
+    async with uploads.entered(request.tenant, path_upload(request), Verb.ASK, writer, actor=request.actor) as standing:
         session, offset, total = standing.session, standing.offset, standing.total
         # A client whose last bytes were stored but whose answer was lost may only ask, and never send again.
         if session is not None and session.complete:
@@ -248,39 +246,38 @@ async def _head(request: web.Request) -> web.Response:
         )
 
 
-async def _terminate(request: web.Request) -> web.Response:
-    tenant, actor = await authorised(request)
-    tus.require_version(request.headers)
+async def _terminate(request: Admitted) -> web.Response:
+    tus.require_version(request.http.headers)
     writer = Writer()
-    await request.app[VAULT].uploads.terminate(tenant, path_upload(request), writer, actor=actor)
+    await request.vault.uploads.terminate(request.tenant, path_upload(request), writer, actor=request.actor)
     return web.Response(status=204)
 
 
-async def _by_protocol(request: web.Request, one: Handler, other: Handler) -> web.Response:
+async def _by_protocol(request: Admitted, one: Handler, other: Handler) -> web.StreamResponse:
     """Answer as tus does with `one`, or as the IETF's protocol does, where that is spoken, with `other`."""
-    return await (other if ietf.is_ietf(request.headers) else one)(request)
+    return await (other if ietf.is_ietf(request.http.headers) else one)(request)
 
 
 @OPERATIONS(f"POST {PLACE}", Act.INGEST, _CREATED, headers=_CREATION, problems=_PROBLEMS, asks=True)
-async def create_upload(request: web.Request) -> web.Response:
+async def create_upload(request: Admitted) -> web.StreamResponse:
     """Create an upload: tus 1.0, or the IETF's with Upload-Complete."""
     return await _by_protocol(request, _create, create)
 
 
 @OPERATIONS(f"PUT {PLACE}", Act.INGEST, _CREATED, headers=_CREATION, problems=_PROBLEMS, asks=True)
-async def put_upload(request: web.Request) -> web.Response:
+async def put_upload(request: Admitted) -> web.StreamResponse:
     """Create an upload: the IETF's, with Upload-Complete."""
     return await create(request)
 
 
 @OPERATIONS(f"HEAD {UPLOAD}", Act.INGEST, _KNOWN, problems=(410, 412, 423), asks=True)
-async def upload_offset(request: web.Request) -> web.Response:
+async def upload_offset(request: Admitted) -> web.StreamResponse:
     """Ask where the upload goes on."""
     return await _by_protocol(request, _head, head)
 
 
 @OPERATIONS(f"PATCH {UPLOAD}", Act.INGEST, _APPENDED, headers=_APPENDING, problems=(410, *_PROBLEMS), asks=True)
-async def append_upload(request: web.Request) -> web.Response:
+async def append_upload(request: Admitted) -> web.StreamResponse:
     """Add the next bytes."""
     return await _by_protocol(request, _append, append)
 
@@ -292,7 +289,7 @@ async def append_upload(request: web.Request) -> web.Response:
     problems=(409, 410, 412, 423),
     asks=True,
 )
-async def terminate_upload(request: web.Request) -> web.Response:
+async def terminate_upload(request: Admitted) -> web.StreamResponse:
     """Withdraw an unfinished upload: it ends as truncated, and is kept."""
     return await _by_protocol(request, _terminate, cancel)
 
@@ -305,21 +302,20 @@ async def terminate_upload(request: web.Request) -> web.Response:
     problems=(405, 410, *_PROBLEMS),
     asks=True,
 )
-async def override_upload(request: web.Request) -> web.Response:
+async def override_upload(request: Admitted) -> web.StreamResponse:
     """PATCH, HEAD or DELETE for clients that have only POST: X-HTTP-Method-Override."""
-    await authorised(request)
-    method = request.headers.get("X-HTTP-Method-Override", "").upper()
+    method = request.http.headers.get("X-HTTP-Method-Override", "").upper()
     handler = _ON_UPLOADS.get(method)
     if handler is None:
-        raise web.HTTPMethodNotAllowed(request.method, list(_ON_UPLOADS))
+        raise web.HTTPMethodNotAllowed(request.http.method, list(_ON_UPLOADS))
     return await handler(request)
 
 
-def _expiry(request: web.Request, session: IngestSession | None) -> Mapping[str, str]:
+def _expiry(request: Admitted, session: IngestSession | None) -> Mapping[str, str]:
     """Return Upload-Expires of an unfinished upload (Expiration)."""
     if session is None or session.ended is not None:
         return {}
-    return {"Upload-Expires": expires(request.app[VAULT].uploads.expires_at(session))}
+    return {"Upload-Expires": expires(request.vault.uploads.expires_at(session))}
 
 
 _ON_UPLOADS: Final[Mapping[str, Handler]] = {
@@ -343,9 +339,9 @@ _ACK_SECONDS: Final = 0.5
 class _Interim:
     """The interim responses of one request; none are sent to a client that does not state that it understands them."""
 
-    def __init__(self, request: web.Request) -> None:
-        self._transport = request.transport
-        self._version = ietf.interop(request.headers) if request.version >= HttpVersion11 else None
+    def __init__(self, request: Admitted) -> None:
+        self._transport = request.http.transport
+        self._version = ietf.interop(request.http.headers) if request.http.version >= HttpVersion11 else None
 
     def send(self, fields: Mapping[str, str]) -> None:
         """Send one."""
@@ -373,18 +369,19 @@ class _Interim:
             timer.cancel()
 
 
-async def create(request: web.Request) -> web.Response:
+async def create(request: Admitted) -> web.Response:
     """Begin an upload, with none, some or all of its bytes (Upload Creation)."""
-    tenant, actor = await authorised(request)
-    tus.require_version(request.headers, required=False)  # a PUT comes here with any version
-    vault, limit = request.app[VAULT], request.app[CONFIG].server.max_recording_bytes
-    wanted = ietf.creation(request.headers, request.content_length, limit=limit)
+    tus.require_version(request.http.headers, required=False)  # a PUT comes here with any version
+    vault, limit = request.vault, request.http.app[CONFIG].server.max_recording_bytes
+    wanted = ietf.creation(request.http.headers, request.http.content_length, limit=limit)
     description = describe(wanted.metadata, wanted.unusable)
     interim = _Interim(request)
     with incoming(request) as (body, writer):
         media = await media_in(description, body)
-        session, new = await vault.uploads.create(tenant, description, media, wanted.length, actor=actor)
-        named = {"Location": location(request, tenant, session.recording.id)}
+        session, new = await vault.uploads.create(
+            request.tenant, description, media, wanted.length, actor=request.actor
+        )
+        named = {"Location": location(request, session.recording.id)}
         async with begun(request, session, writer, new=new):
             interim.send({**named, "Upload-Limit": _limit(request)})
             if new or not session.received:
@@ -394,16 +391,21 @@ async def create(request: web.Request) -> web.Response:
             return _answer(request, session, 201, **named)
 
 
-async def append(request: web.Request) -> web.Response:
+async def append(request: Admitted) -> web.Response:
     """Add the next bytes (Upload Append)."""
-    tenant, actor = await authorised(request)
-    vault, limit = request.app[VAULT], request.app[CONFIG].server.max_recording_bytes
+    vault, limit = request.vault, request.http.app[CONFIG].server.max_recording_bytes
     vault.uploads.require_taking()
-    wanted = ietf.append(request.headers, request.content_length, limit=limit)
+    wanted = ietf.append(request.http.headers, request.http.content_length, limit=limit)
     try:
         with incoming(request) as (body, writer):
             async with vault.uploads.entered(
-                tenant, path_upload(request), Verb.APPEND, writer, actor=actor, alone=True, offset=wanted.offset
+                request.tenant,
+                path_upload(request),
+                Verb.APPEND,
+                writer,
+                actor=request.actor,
+                alone=True,
+                offset=wanted.offset,
             ) as standing:
                 if standing.session is None:
                     if await body.first():
@@ -411,7 +413,7 @@ async def append(request: web.Request) -> web.Response:
                     return web.Response(status=204, headers=_state(request, standing))
                 session = standing.session
                 await vault.uploads.announce(session, wanted.length)
-                require_room(standing.offset, request.content_length, session.total)
+                require_room(standing.offset, request.http.content_length, session.total)
                 with _Interim(request).follow(session):
                     await receive(request, session, body, dialect=_IETF_DIALECT)
                 await _settle(request, session, complete=wanted.complete)
@@ -422,35 +424,35 @@ async def append(request: web.Request) -> web.Response:
         raise MismatchingOffset(error.message, hint=error.hint, **members) from error
 
 
-async def head(request: web.Request) -> web.Response:
+async def head(request: Admitted) -> web.Response:
     """Return how much is durable (Offset Retrieval)."""
-    tenant, actor = await authorised(request)
-    uploads = request.app[VAULT].uploads
+    uploads = request.vault.uploads
     writer = Writer()
-    async with uploads.entered(tenant, path_upload(request), Verb.ASK, writer, actor=actor, alone=True) as standing:
+    async with uploads.entered(
+        request.tenant, path_upload(request), Verb.ASK, writer, actor=request.actor, alone=True
+    ) as standing:
         if standing.session is not None and standing.session.complete:
             await uploads.settle(standing.session)
         return web.Response(status=204, headers={**_state(request, standing), "Cache-Control": "no-store"})
 
 
-async def cancel(request: web.Request) -> web.Response:
+async def cancel(request: Admitted) -> web.Response:
     """Withdraw an upload (Upload Cancellation)."""
-    tenant, actor = await authorised(request)
     writer = Writer()
-    await request.app[VAULT].uploads.terminate(tenant, path_upload(request), writer, actor=actor, alone=True)
+    await request.vault.uploads.terminate(request.tenant, path_upload(request), writer, actor=request.actor, alone=True)
     return web.Response(status=204)
 
 
-async def _settle(request: web.Request, session: IngestSession, *, complete: bool) -> None:
+async def _settle(request: Admitted, session: IngestSession, *, complete: bool) -> None:
     """Make it durable; with `complete` also its end, unless less came than was announced."""
     if complete and not session.sent:
         raise Invalid("the upload has no audio", hint="send the recording as the request's content")
     if complete and session.total is not None and not session.complete:
         raise InconsistentLength(f"the upload ends at {session.sent}, and {session.total} bytes were announced")
-    await request.app[VAULT].uploads.settle(session, end=complete)
+    await request.vault.uploads.settle(session, end=complete)
 
 
-def _answer(request: web.Request, session: IngestSession, status: int, **fields: str) -> web.Response:
+def _answer(request: Admitted, session: IngestSession, status: int, **fields: str) -> web.Response:
     done = session.ended is not None
     headers = {**fields, "Upload-Offset": str(session.received), "Upload-Complete": ietf.flag(done)}
     if not done:
@@ -461,7 +463,7 @@ def _answer(request: web.Request, session: IngestSession, status: int, **fields:
     return reply(shown, status=status, headers=headers)
 
 
-def _state(request: web.Request, standing: Standing) -> dict[str, str]:
+def _state(request: Admitted, standing: Standing) -> dict[str, str]:
     session = standing.session
     done = session is None or session.ended is not None
     total = standing.total if session is None else session.total
@@ -476,10 +478,10 @@ def _state(request: web.Request, standing: Standing) -> dict[str, str]:
     return state
 
 
-def _limit(request: web.Request) -> str:
+def _limit(request: Admitted) -> str:
     """Return Upload-Limit; each request starts the grace period again."""
     return ietf.limits(
-        ietf.interop(request.headers),
-        max_size=request.app[CONFIG].server.max_recording_bytes,
-        age_seconds=int(request.app[VAULT].uploads.grace.total_seconds()),
+        ietf.interop(request.http.headers),
+        max_size=request.http.app[CONFIG].server.max_recording_bytes,
+        age_seconds=int(request.vault.uploads.grace.total_seconds()),
     )

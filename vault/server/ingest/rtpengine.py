@@ -24,7 +24,7 @@ from vault.protocol.uploads.multipart import (
     event_name,
     notification,
 )
-from vault.server.context import CONFIG, VAULT, authorised, go_on, path_tenant, small_body
+from vault.server.context import CONFIG, VAULT, admitted, go_on, path_tenant, small_body
 from vault.server.ingest.body import BodyPieces, Source, writing
 from vault.server.ingest.http import UPLOAD_PROBLEMS, UPLOADED, ask, require_size
 from vault.server.ingest.uploading import Upload, take
@@ -44,7 +44,7 @@ _NOTED: Final = {204: Answer(text="The event is in the audit trail, without its 
 OPERATIONS: Final = Operations("ingest")
 
 
-@OPERATIONS(
+@OPERATIONS.raw(
     "POST /v1/ingest/{tenant}/rtpengine",
     Act.INGEST,
     {**UPLOADED, **_NOTED},
@@ -53,7 +53,7 @@ OPERATIONS: Final = Operations("ingest")
     problems=UPLOAD_PROBLEMS,
     asks=True,
 )
-@OPERATIONS("GET /v1/ingest/{tenant}/rtpengine", Act.INGEST, _NOTED, problems=(422,), asks=True, heads=False)
+@OPERATIONS.raw("GET /v1/ingest/{tenant}/rtpengine", Act.INGEST, _NOTED, problems=(422,), asks=True, heads=False)
 async def notify_event(request: web.Request) -> web.StreamResponse:
     """Note an event of rtpengine-recording.
 
@@ -74,12 +74,14 @@ def _has_file(request: web.Request) -> bool:
 
 
 async def _note(request: web.Request) -> web.Response:
-    tenant, actor = await authorised(request)
+    recorder = await admitted(request, Act.INGEST)
     go_on(request)
     too_large = Invalid("the event has more of a body than an event has", hint=_SENDS)
     await small_body(request, limit=_MAX_EVENT_BYTES, too_large=too_large)
     detail = {"dialect": _DIALECT, "event": event_name(request.headers)}
-    await request.app[VAULT].catalog.append_audit([event("recorder.event", actor, tenant=tenant, detail=detail)])
+    await request.app[VAULT].catalog.append_audit(
+        [event("recorder.event", recorder.actor, tenant=recorder.tenant, detail=detail)]
+    )
     return web.Response(status=204)
 
 
@@ -93,12 +95,12 @@ async def _upload(request: web.Request) -> Upload:
         except Invalid:
             return False
 
-    tenant, actor = await authorised(request, began=began)
+    recorder = await admitted(request, Act.INGEST, began=began)
     require_size(request)
     boundary_of(request.headers["Content-Type"])
     said = notification(request.headers)
     media = parse_content_type(said.content_type)
-    vault = request.app[VAULT]
+    vault, tenant, actor = recorder.vault, recorder.tenant, recorder.actor
     joining = Joiner(actor=actor, facts=said.facts, started_at=said.started_at, media=media)
     return Upload(
         tenant=tenant,

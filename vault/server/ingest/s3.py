@@ -534,7 +534,7 @@ _HANDLERS: Final[Mapping[S3Operation, Callable[[web.Request, Signed], Awaitable[
 
 for _folder, (_suffix, _but) in _FOLDERS.items():
     for (_method, _keyed), (_name, _summary) in _SUMMARIES.items():
-        OPERATIONS(
+        OPERATIONS.raw(
             f"{_method} {_folder}/{{bucket}}" + ("/{key}" if _keyed else ""),
             Act.INGEST,
             {200: Answer(text="As S3 answers; every acknowledged byte is durable.")},

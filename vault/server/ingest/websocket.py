@@ -191,7 +191,7 @@ OPERATIONS: Final = Operations("ingest")
 logger = logging.getLogger(__name__)
 
 
-@OPERATIONS(
+@OPERATIONS.raw(
     "GET /v1/ingest/{tenant}/ws",
     Act.INGEST,
     {101: Answer(text="Send the call; the close comes once everything is durable.")},
