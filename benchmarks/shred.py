@@ -143,9 +143,9 @@ def floor(path):
             ).fetchall()
             last = found[-1][0]
             database.execute("BEGIN IMMEDIATE")
-            database.executemany(
-                "INSERT INTO certificates (id, recording, tenant, status, issued_at, entry) VALUES (?,?,?,?,?,?)",
-                (("cert_" + row[0].hex(), row[0], row[1], "provisional", 1, "x" * 700) for row in found),
+            database.execute(
+                "INSERT INTO certificate_batches (id, issued_at, statement, leaves, entries) VALUES (?,1,'',?,?)",
+                ("bat_" + last.hex(), bytes(32 * len(found)), bytes(160 * len(found))),
             )
             database.executemany(
                 "UPDATE recordings SET state = 'shredded', certificate_id = ?, undeleted_since = 1 WHERE id = ?",
@@ -184,8 +184,8 @@ async def check(vault, recordings):
             assert verified.batch
             assert verified.certificate.recording.id == row.id
     with sqlite3.connect(vault.catalog._database._file) as database:
-        query = "SELECT count(*) FROM certificates WHERE status = 'provisional'"
-        assert database.execute(query).fetchone()[0] == recordings
+        query = "SELECT sum(length(leaves)) FROM certificate_batches WHERE status = 'provisional'"
+        assert database.execute(query).fetchone()[0] == 32 * recordings
 
 
 async def delete(vault, sweeping, began, recordings):

@@ -456,12 +456,15 @@ class CertificateStatus(enum.StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BatchPlace:
-    """A certificate's place in its batch, and its document in two pieces (see `vault.certificates.template`)."""
+    """A certificate's place in its batch, and its document in two pieces (see `vault.certificates.template`).
+
+    Entries of earlier versions are text.
+    """
 
     batch: str
     index: int
     form: bytes
-    entry: str
+    entry: bytes | str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

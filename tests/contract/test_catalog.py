@@ -1438,6 +1438,45 @@ async def test_certificates_are_paged_newest_first_and_filtered(catalog):
         await catalog.certificate("cert_none")
 
 
+async def test_certificates_of_one_millisecond_are_paged_together_across_batches(catalog):
+    rows = [await sealed(catalog, tenant=(ACME, OTHER)[number % 2]) for number in range(24)]
+    of_rows = [certificate(one) for one in rows]
+    # Twelve batches, each with one of the first half and one of the second.
+    for first, second in zip(of_rows[:12], of_rows[12:], strict=True):
+        await certify(catalog, [first, second])
+    names = [each.id for each in of_rows]
+    assert [each.id for each in await catalog.certificates()] == names[::-1]
+    assert [each.id for each in await catalog.certificates(limit=5)] == names[:-6:-1]
+    assert [each.id for each in await catalog.certificates(limit=5, before=names[12])] == names[11:6:-1]
+    assert [each.id for each in await catalog.certificates(tenant=OTHER, limit=5)] == names[-1:-10:-2]
+    assert {each.id for each in await catalog.certificates_named(names)} == {*names}
+    assert {each.id for each in await catalog.certificates_of([row.id for row in rows])} == {*names}
+    with pytest.raises(NotFound):
+        await catalog.certificates_named([*names, "cert_" + "0" * 32])
+    with pytest.raises(NotFound):
+        await catalog.certificate(names[0], tenant=OTHER)
+    assert (await catalog.certificate(names[0], tenant=ACME)).id == names[0]
+
+
+async def test_the_beginning_of_a_certificate_finds_it_in_its_batch(catalog):
+    rows = [await sealed(catalog), await sealed(catalog, tenant=OTHER)]
+    issued = [each.id for one in rows for each in await certify(catalog, [certificate(one)])]
+    for beginning in ("cert_", issued[0][:9], issued[0][:17], issued[0][:20]):
+        assert await catalog.ids_beginning(beginning, tenant=None, limit=9) == issued
+        assert await catalog.ids_beginning(beginning, tenant=OTHER, limit=9) == issued[1:]
+        assert await catalog.ids_beginning(beginning, tenant=None, limit=1) == issued[:1]
+    assert await catalog.ids_beginning(issued[0], tenant=None, limit=9) == issued[:1]
+    assert await catalog.ids_beginning("cert_f", tenant=None, limit=9) == []
+
+
+async def test_a_certificate_of_another_millisecond_than_its_batch_is_refused(catalog):
+    """It would never be found again."""
+    one = await sealed(catalog)
+    with pytest.raises(Invalid):
+        await certify(catalog, [certificate(one, id=new_id("cert"))])
+    assert (await catalog.recording(one.id)).state is RecordingState.SEALED
+
+
 async def test_a_thousand_certificates_fit_one_transaction(catalog):
     rows = [recording() for _ in range(1100)]
     await asyncio.gather(*[catalog.create_recording(one) for one in rows])
@@ -2169,6 +2208,7 @@ async def test_certificates_issued_before_there_were_batches_survive_the_migrati
             ),
             {"recording": values["id"]},
         )
+        connection.execute(sa.text("UPDATE recordings SET state = 'shredded', certificate_id = 'cert_old'"))
     identifier = rows_of.recording_id(values["id"])
     opened = open_catalog(path, clock=SteppingClock())
     with pytest.raises(ConfigError, match="older"):

@@ -9,12 +9,12 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from vault.ids import CertificateId, HoldId, NodeId, RecordingId, TenantId, TokenId, prefixed, uuid7
+from vault.certificates.batch import Entries, Group
+from vault.ids import CertificateId, HoldId, NodeId, RecordingId, TenantId, TokenId, id_bytes, prefixed, uuid7
 from vault.model import (
     MANIFEST_INDEX,
     Assurance,
     AuditEvent,
-    BatchPlace,
     CertificateStatus,
     Codec,
     Cohort,
@@ -47,7 +47,7 @@ from vault.ports.policies import PolicyPreview, PolicyRequest, PolicyState
 from vault.ports.recordings import RecordingQuery, Reindexed
 from vault.ports.repeats import Keyed
 from vault.ports.revision import Revision, T
-from vault.ports.shreds import CertificateBatch, Shred, SweepOverride
+from vault.ports.shreds import BatchEntries, CertificateBatch, Shred, SweepOverride
 
 NOW = datetime(2026, 3, 1, 9, 30, 0, 123456, tzinfo=UTC)
 ACME = TenantId("acme")
@@ -206,7 +206,7 @@ def certificate(
     of: Recording, status: CertificateStatus = CertificateStatus.PROVISIONAL, **changes: Any
 ) -> StoredCertificate:
     fresh = StoredCertificate(
-        id=CertificateId(new_id("cert")),
+        id=CertificateId(f"cert_{_STAMP}70008{next(_SERIAL):015x}"),
         recording=of.id,
         tenant=of.tenant,
         status=status,
@@ -217,19 +217,31 @@ def certificate(
 
 
 FORM = b"f" * 32
+_STAMP = f"{int(NOW.timestamp() * 1000):012x}"
+_SERIAL = itertools.count()
+
+
+def batch_of(certificates: Sequence[StoredCertificate]) -> tuple[CertificateBatch, BatchEntries]:
+    """A batch of these certificates, which have one status; nobody signed it."""
+    batch = CertificateBatch(
+        id=f"bat_{_STAMP}70008{next(_SERIAL):015x}", issued_at=NOW, statement="eyJ.e30.sig", leaves=bytes(32)
+    )
+    groups = [Group(each.tenant, each.parts, FORM, each.supersedes is not None) for each in certificates]
+    places = [
+        (number, b"".join(id_bytes(name) for name in (each.id, each.recording, each.supersedes) if name))
+        for number, each in enumerate(certificates)
+    ]
+    [status] = {each.status for each in certificates} or {CertificateStatus.PROVISIONAL}
+    return batch, BatchEntries(batch=batch.id, issued_at=NOW, status=status, entries=Entries(groups, places))
 
 
 async def certify(
     catalog: Catalog, certificates: Sequence[StoredCertificate], *, audit: Sequence[AuditEvent] = ()
 ) -> list[StoredCertificate]:
     """Store them in a batch of their own; return them as they stand in it."""
-    batch = CertificateBatch(id=new_id("bat"), issued_at=NOW, statement="eyJ.e30.sig", leaves=bytes(32))
-    placed = [
-        replace(each, place=BatchPlace(batch=batch.id, index=index, form=FORM, entry="1"))
-        for index, each in enumerate(certificates)
-    ]
-    await catalog.certify(batch, placed, forms={FORM: "{}"}, audit=audit)
-    return placed
+    batch, entries = batch_of(certificates)
+    await catalog.certify(batch, entries, forms={FORM: "{}"}, audit=audit)
+    return [*entries.certificates()]
 
 
 def tenant(name: str = "acme", **changes: Any) -> Tenant:
@@ -414,6 +426,8 @@ async def call_everything(catalog: Catalog) -> None:
     [last] = await certify(catalog, [last])
     assert last.place is not None
     await catalog.certificates_of([one.id])
+    await catalog.certificates_named([last.id])
+    await catalog.certificates(tenant=ACME)
     await catalog.certificate_batches([last.place.batch])
     await catalog.certificate_forms([FORM])
     await catalog.certificate(last.id)

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from tests.helpers.certificates import ISSUER, final, provisional, recording, segments
 from vault.certificates.canonical import canonical_json, from_json
 from vault.certificates.document import TYPE, DeletionCertificate, Issuer, Policy, Residual, verify_certificate
-from vault.certificates.template import Entry, Form
+from vault.certificates.template import Form, values_of
 from vault.crypto.signing import sign_compact
 from vault.errors import VaultError
 from vault.model import CallFacts
@@ -64,8 +64,13 @@ def test_form_and_entry_give_back_what_the_rfc_8785_package_writes(
         data=replace(certificate.data, objects=objects),
         sanitisation=replace(certificate.sanitisation, data_copies=copies),
     )
-    document = Form.of(changed).document(Entry.of(changed).text())
+    form, entry = Form.of(changed), Form.of(changed).entry(values_of(changed))
+    document = form.document(entry)
     assert document == canonical_json(changed) == rfc8785.dumps(json.loads(document))
+    if changed.supersedes is not None:
+        shared = Form.of(changed, inherits=True)
+        assert len(shared.entry(values_of(changed))) < len(entry)
+        assert shared.document(shared.entry(values_of(changed)), form.texts(entry)) == document
 
 
 @given(certificate=certificates())

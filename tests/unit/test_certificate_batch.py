@@ -14,13 +14,25 @@ from jwcrypto.jws import JWS
 
 from tests.helpers.certificates import GONE, ISSUER, STRANGER, final, provisional
 from vault.certificates.batch import TYPE as BATCH_TYPE
-from vault.certificates.batch import BatchStatement, Membership, Tree, leaf_hash, statement_payload, verify_statement
+from vault.certificates.batch import (
+    BatchStatement,
+    Entries,
+    Group,
+    Membership,
+    Tree,
+    leaf_hash,
+    pack_entries,
+    statement_payload,
+    unpack_entries,
+    verify_statement,
+)
 from vault.certificates.canonical import canonical_json
-from vault.certificates.document import TYPE, Issuer, verify_certificate
-from vault.certificates.template import Entry, Form
+from vault.certificates.document import TYPE, DeletionCertificate, Issuer, verify_certificate
+from vault.certificates.template import Form, earlier_document, values_of
 from vault.crypto.signing import SigningKey, encode_base64url, protected_header, sign_compact
 from vault.errors import FormatError, IntegrityError, Invalid, Tampered
-from vault.ids import CertificateId
+from vault.ids import CertificateId, TenantId
+from vault.model import Part
 
 KEY = ISSUER.public
 CERTIFICATES = [replace(provisional(), certificate_id=CertificateId(f"cert_{number:032x}")) for number in range(5)]
@@ -161,10 +173,24 @@ def test_a_statement_that_contradicts_itself_cannot_exist_and_is_no_evidence(cha
 
 
 @pytest.mark.parametrize("certificate", [provisional(), final(), provisional(refs=[])])
-def test_form_and_entry_give_back_the_document_byte_for_byte(certificate: Any) -> None:
-    form, entry = Form.of(certificate), Entry.of(certificate)
-    assert form.document(entry.text()) == canonical_json(certificate)
-    assert entry.inside(certificate) == certificate
+def test_form_and_entry_give_back_the_document_byte_for_byte(certificate: DeletionCertificate) -> None:
+    form = Form.of(certificate)
+    entry = form.entry(values_of(certificate))
+    assert form.document(entry) == canonical_json(certificate)
+    assert form.gives(canonical_json(certificate), values_of(certificate), None)
+    assert len(entry) < 200, "digests and numbers, no text"
+
+
+def test_a_final_certificate_takes_from_the_provisional_one_what_both_say() -> None:
+    before, after = provisional(), final()
+    texts = Form.of(before).texts(Form.of(before).entry(values_of(before)))
+    form = Form.of(after, inherits=True)
+    entry = form.entry(values_of(after))
+    assert form.document(entry, texts) == canonical_json(after)
+    assert len(entry) < 100, "neither the commitment nor the root again"
+    for other in (None, {}, {**texts, "m": "0" * 64}):
+        assert not form.gives(canonical_json(after), values_of(after), other)
+    assert not Form.of(before, inherits=True).inherits
 
 
 def test_one_form_serves_whatever_differs_only_in_its_entry() -> None:
@@ -174,18 +200,41 @@ def test_one_form_serves_whatever_differs_only_in_its_entry() -> None:
         verification=replace(provisional().verification, at=GONE + timedelta(hours=1)),
     )
     assert Form.of(other) == Form.of(provisional())
-    assert Form.of(other).document(Entry.of(other).text()) == canonical_json(other)
+    assert Form.of(other).document(Form.of(other).entry(values_of(other))) == canonical_json(other)
     assert Form.of(final()) != Form.of(provisional())
 
 
-@pytest.mark.parametrize("entry", ["", "1", "\n" * 7, "\n" * 9])
-def test_an_entry_with_another_number_of_holes_is_refused(entry: str) -> None:
+def test_an_entry_that_is_not_of_the_form_is_refused() -> None:
+    form, values = Form.of(provisional()), values_of(provisional())
+    entry = form.entry(values)
+    for damaged in (b"", entry[:-1], entry + b"\0", entry[:-8] + b"\x7f" + bytes(7)):
+        with pytest.raises(FormatError):
+            form.document(damaged)
+    for missing in ({}, {**values, "o": 1 << 32}, {**values, "n": None}):
+        with pytest.raises(Invalid):
+            form.entry(missing)
     with pytest.raises(FormatError):
-        Form.of(provisional()).document(entry)
+        Form("{\nz}")
 
 
-def test_an_entry_that_contradicts_its_certificate_cannot_be_put_inside() -> None:
-    before = Entry.of(provisional())
-    late = before._replace(retention=replace(before.retention, captured_at=GONE + timedelta(days=1)))
+@pytest.mark.parametrize("entry", ["", "1", "\n" * 7, "\n" * 9])
+def test_an_earlier_entry_with_another_number_of_holes_is_refused(entry: str) -> None:
+    with pytest.raises(FormatError):
+        earlier_document("\n" * 9, entry)
+
+
+GROUP = Group(TenantId("acme"), (Part.AUDIO, Part.METADATA), b"f" * 32, supersede=False)
+ENTRIES = Entries([GROUP, GROUP._replace(supersede=True)], [(1, b"one"), None, (0, b"second"), (1, b"")])
+
+
+def test_the_entries_of_a_batch_are_read_as_they_were_written_and_nothing_else_is() -> None:
+    packed = pack_entries(ENTRIES)
+    assert unpack_entries(packed) == ENTRIES
+    for damaged in (b"", packed[:-1], packed + b"\0", packed[:3], b"\xff" + packed[1:], packed.replace(b"acme", b"ac")):
+        with pytest.raises(FormatError):
+            unpack_entries(damaged)
+    no_such_group = pack_entries(Entries([GROUP], [(0, b"one")])).replace(b"\0\0\0\3one", b"\0\1\0\3one")
+    with pytest.raises(FormatError):
+        unpack_entries(no_such_group)
     with pytest.raises(Invalid):
-        late.inside(provisional())
+        pack_entries(Entries([GROUP], [(0, bytes(1 << 16))]))

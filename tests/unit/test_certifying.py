@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import hashlib
 import json
 import os
 from collections.abc import AsyncIterator
@@ -32,6 +33,7 @@ from tests.helpers.catalogs import (
 )
 from tests.helpers.certificates import ISSUER, key_copies, provisional
 from vault.certificates import v1
+from vault.certificates.batch import Entries, pack_entries, unpack_entries
 from vault.certificates.document import (
     SCHEMA,
     Authority,
@@ -46,12 +48,11 @@ from vault.certificates.document import (
     subject,
     verify_certificate,
 )
-from vault.certificates.template import Entry, Form
-from vault.errors import IntegrityError, Invalid, NotFound, Tampered, Unavailable
+from vault.certificates.template import Form, values_of
+from vault.errors import FormatError, IntegrityError, Invalid, NotFound, Tampered, Unavailable
 from vault.format.names import manifest_name, segment_name
 from vault.format.segment import pack_objects
 from vault.model import (
-    BatchPlace,
     CertificateStatus,
     Part,
     Recording,
@@ -61,14 +62,16 @@ from vault.model import (
     StoredCertificate,
 )
 from vault.ports.objects import Deletion, ObjectMeta
-from vault.ports.shreds import CertificateBatch, Shred
+from vault.ports.shreds import Shred
 from vault.services.certificates import content
+from vault.services.certificates.batches import Certificates, Draft
 from vault.services.certificates.content import Identity
-from vault.services.certificates.issuing import Certificates, Certifier, Deletions, Draft
+from vault.services.certificates.issuing import Certifier, Deletions
 from vault.services.deletion.shredding import Shredder
 from vault.services.surroundings import Surroundings
+from vault.storage.catalog import rows
 from vault.storage.catalog.catalog import SqlCatalog, open_catalog
-from vault.storage.catalog.tables import object_lists
+from vault.storage.catalog.tables import certificate_batches, certificate_forms, certificates, object_lists, recordings
 from vault.storage.objects.memory import MemoryObjectStore
 from vault.telemetry import Metrics
 
@@ -336,9 +339,9 @@ async def test_a_failed_or_unknown_key_copy_is_never_made_final_by_waiting(scene
     broken = replace(first, sanitisation=replace(first.sanitisation, key_copies=copies))
     assert not content.can_be_final(broken)
     batch = scene.certificates().sign(
-        [Draft(Entry.of(broken), Form.of(broken), (Part.AUDIO,))], status=CertificateStatus.PROVISIONAL, at=NOW
+        [Draft(Form.of(broken), values_of(broken), OTHER, (Part.AUDIO,))], status=CertificateStatus.PROVISIONAL, at=NOW
     )
-    await scene.catalog.certify(batch.batch, batch.certificates, forms=batch.forms)
+    await scene.catalog.certify(batch.batch, batch.entries, forms=batch.forms)
     await certifier.delete_objects()
     scene.clock.advance(timedelta(days=1))
     outcome = await certifier.delete_objects()
@@ -347,7 +350,8 @@ async def test_a_failed_or_unknown_key_copy_is_never_made_final_by_waiting(scene
 
 async def documents_of(issued):
     forms = {digest: Form(text) for digest, text in issued.forms.items()}
-    return [read_document(forms[each.place.form].document(each.place.entry)) for each in issued.certificates]
+    certificates = issued.entries.certificates()
+    return [read_document(forms[each.place.form].document(each.place.entry)) for each in certificates]
 
 
 async def test_an_object_that_stays_keeps_the_certificate_provisional(scene, monkeypatch):
@@ -379,15 +383,13 @@ async def test_a_provisional_certificate_of_version_1_gets_a_final_one_of_today(
         issued_at=NOW,
         jws=Issuer(ISSUER).issue(older),
     )
-    batch = CertificateBatch(id="bat_" + "0" * 32, issued_at=NOW, statement="", leaves=b"")
-    # As a catalog of that time has it: the row points at a certificate that stands alone.
-    place = BatchPlace(batch=batch.id, index=0, form=b"f" * 32, entry="")
-    await scene.catalog.certify(batch, [replace(alone, place=place)], forms={b"f" * 32: ""})
+    # As a catalog of that time has it: a row a certificate, which the recording's row points at.
     async with scene.catalog._database.engine.begin() as connection:
-        await connection.execute(
-            sa.text("UPDATE certificates SET jws = :jws, batch = NULL, place = NULL, form = NULL, entry = NULL"),
-            {"jws": alone.jws},
-        )
+        key = rows.key(row.id)
+        values = {"id": alone.id, "recording": key, "tenant": row.tenant, "status": "provisional", "issued_at": 1}
+        await connection.execute(sa.insert(certificates).values(**values, jws=alone.jws, parts="audio"))
+        moved = {"state": "shredded", "certificate_id": alone.id, "undeleted_since": 1}
+        await connection.execute(sa.update(recordings).where(recordings.c.id == key).values(**moved))
     certifier = scene.certifier()
     await certifier.delete_objects()
     scene.clock.advance(timedelta(days=1))
@@ -474,10 +476,8 @@ OTHER_SIGNATURE = """substr(statement, 1, length(statement) - 2)
 @pytest.mark.parametrize(
     ("statement", "error"),
     [
-        ("UPDATE certificates SET entry = replace(entry, 'recording', 'recorded')", IntegrityError),
-        ("UPDATE certificates SET place = place + 1", IntegrityError),
-        ("UPDATE certificates SET entry = entry || char(10)", IntegrityError),
         ("UPDATE certificate_forms SET text = replace(text, 'Acme', 'Evil')", IntegrityError),
+        ("UPDATE certificate_forms SET text = replace(text, char(10) || 'n', char(10) || 'z')", FormatError),
         ("UPDATE certificate_batches SET leaves = zeroblob(96)", IntegrityError),
         ("UPDATE certificate_batches SET leaves = substr(leaves, 33)", IntegrityError),
         (f"UPDATE certificate_batches SET statement = {OTHER_SIGNATURE}", Tampered),
@@ -492,6 +492,83 @@ async def test_the_issuer_never_signs_what_somebody_wrote_into_the_catalog(scene
         await scene.certificates().texts(page)
     with pytest.raises(error):
         await scene.certificates().documents(page)
+
+
+def moved_on(entries: Entries) -> Entries:
+    """Each entry in the place of the one before."""
+    return Entries(entries.groups, [*entries.places[1:], entries.places[0]])
+
+
+def a_bit_changed(entries: Entries) -> Entries:
+    (number, entry), *further = entries.places
+    return Entries(entries.groups, [(number, entry[:50] + bytes([entry[50] ^ 1]) + entry[51:]), *further])
+
+
+@pytest.mark.parametrize("change", [moved_on, a_bit_changed])
+async def test_the_issuer_never_signs_an_entry_that_somebody_changed(scene, change):
+    """A final certificate inherits from the entry of the provisional one, wherever that lies."""
+    certifier = scene.certifier()
+    await scene.certify(certifier)
+    scene.clock.advance(LEASE)
+    await certifier.delete_objects()
+    row = scene.rows[0]
+    before, final = [await scene.stored(row, status) for status in CertificateStatus]
+    async with scene.catalog._database.engine.begin() as connection:
+        of_batch = certificate_batches.c.id == before.place.batch
+        [found] = await connection.execute(sa.select(certificate_batches.c.entries).where(of_batch))
+        changed = pack_entries(change(unpack_entries(found.entries)))
+        await connection.execute(sa.update(certificate_batches).where(of_batch).values(entries=changed))
+    entries = rows.to_entries((await scene.catalog._database.fetch(sa.select(certificate_batches).where(of_batch)))[0])
+    with pytest.raises(IntegrityError):
+        await scene.certificates().texts([entries.certificates()[0]])
+    with pytest.raises(IntegrityError) if change is a_bit_changed else nullcontext():
+        await scene.certificates().texts([final])
+
+
+async def test_an_entry_of_an_earlier_version_gives_the_same_certificate_for_ever(scene):
+    """What those versions stored for a certificate of this content: text in the holes of a form."""
+    row = scene.rows[0]
+    await scene.certify(scene.certifier())
+    stored = await scene.stored(row, CertificateStatus.PROVISIONAL)
+    [text] = await scene.certificates().texts([stored])
+    document = base64.urlsafe_b64decode(text.split(".")[1] + "==").decode()
+    says = json.loads(document)
+    holes = [
+        f'"{says["certificate_id"]}"',
+        rfc8785.dumps(says["data"]["objects"]).decode(),
+        f'"{says["nonce"]}"',
+        rfc8785.dumps(says["recording"]).decode(),
+        rfc8785.dumps(says["retention"]).decode(),
+    ]
+    form = document
+    for hole in holes:
+        assert form.count(hole) == 1
+        form = form.replace(hole, "\n")
+    digest = hashlib.sha256(form.encode()).digest()
+    key, place = rows.key(row.id), stored.place
+    assert place is not None
+    async with scene.catalog._database.engine.begin() as connection:
+        [found] = await connection.execute(sa.select(certificate_batches.c.entries))
+        groups, places = unpack_entries(found.entries)
+        others = pack_entries(Entries(groups, [None if at == place.index else it for at, it in enumerate(places)]))
+        await connection.execute(sa.update(certificate_batches).values(entries=others))
+        await connection.execute(sa.insert(certificate_forms).values(digest=digest, text=form))
+        values = {"id": stored.id, "recording": key, "tenant": row.tenant, "status": "provisional", "issued_at": 1}
+        values |= {"batch": place.batch, "place": place.index, "form": digest, "entry": "\n".join(holes)}
+        await connection.execute(sa.insert(certificates).values(**values, parts="audio"))
+    [older] = await scene.catalog.certificates(recording=row.id)
+    assert await scene.catalog.certificates_named([older.id]) == [older]
+    assert await scene.certificates().texts([older]) == [text]
+    for changed in (older.place.entry.replace("recording", "recorded"), older.place.entry + "\n"):
+        with pytest.raises(IntegrityError):
+            await scene.certificates().texts([replace(older, place=replace(older.place, entry=changed))])
+    certifier = scene.certifier()
+    await certifier.delete_objects()
+    scene.clock.advance(LEASE)
+    await certifier.delete_objects()
+    final = await scene.stored(row, CertificateStatus.FINAL)
+    assert final.supersedes == older.id
+    assert verify_certificate(await scene.certificates().jws(final), ISSUER.public).certificate.recording.id == row.id
 
 
 async def test_a_certificate_that_was_issued_alone_is_given_out_as_it_was(scene):

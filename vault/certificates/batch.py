@@ -12,8 +12,11 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from itertools import accumulate
 from json.encoder import encode_basestring
-from typing import Any, Final
+from struct import Struct
+from struct import error as StructError  # noqa: N812 - a class that the library spells small
+from typing import Any, Final, NamedTuple
 
 import rfc8785
 
@@ -22,7 +25,9 @@ from vault.certificates.canonical import canonical_json, from_json
 from vault.certificates.statements import Rule, naming_rule
 from vault.crypto.signing import VerifyKey, decode_base64url, encode_base64url, protected_header, verify_compact
 from vault.errors import FormatError, Invalid, Tampered
-from vault.ids import CertificateId, id_bytes
+from vault.format import codec
+from vault.ids import CertificateId, TenantId, id_bytes
+from vault.model import Part
 
 # -- tree ---------------------------------------------------------------------------------------------------------
 # Merkle trees over certificates: RFC 6962 section 2.1, proofs verified as in RFC 9162 section 2.1.3.2.
@@ -174,6 +179,11 @@ HEADERS: Final = frozenset({"batch", "batch_index", "batch_path"})
 _STATEMENT_HEADER: Final = frozenset({"alg", "kid", "typ"})
 _ROOT: Final = re.compile(r"[0-9a-f]{64}", re.ASCII)
 _INDEX: Final = re.compile(r"0|[1-9][0-9]{0,15}", re.ASCII)
+_HEAD: Final = Struct(">II")
+_PLACE: Final = Struct(">HH")
+_DROPPED: Final = 0xFFFF
+ID_BYTES: Final = 16
+"""An entry begins with the ids of its certificate, of the recording, and of what is superseded, if anything is."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -276,3 +286,63 @@ def verify_membership(document: bytes, membership: Membership, key: VerifyKey) -
             root=bytes.fromhex(statement.root),
         )
     return statement
+
+
+class Group(NamedTuple):
+    """What some certificates of a batch share: the tenant, the parts, the form, and whether they supersede others."""
+
+    tenant: TenantId
+    parts: tuple[Part, ...]
+    form: bytes
+    supersede: bool
+
+
+class Entries(NamedTuple):
+    """The entries of a batch, in the order of its leaves: the number of a group and the entry of each.
+
+    None is at the place of a certificate that was signed but not issued, because there was one already.
+    """
+
+    groups: Sequence[Group]
+    places: Sequence[tuple[int, bytes] | None]
+
+
+def pack_entries(entries: Entries) -> bytes:
+    """Return the entries of a batch as one value (docs/format.md, "Catalog"); Invalid if there are too many."""
+    groups = codec.pack([[each.tenant, [*each.parts], each.form, each.supersede] for each in entries.groups])
+    directory = bytearray()
+    try:
+        for place in entries.places:
+            directory += _PLACE.pack(_DROPPED, 0) if place is None else _PLACE.pack(place[0], len(place[1]))
+    except StructError as error:
+        raise Invalid("a batch has more groups, or longer entries, than can be stored") from error
+    if len(entries.groups) >= _DROPPED:
+        raise Invalid("a batch has more groups than can be stored")
+    bodies = [place[1] for place in entries.places if place is not None]
+    return b"".join((_HEAD.pack(len(groups), len(entries.places)), groups, directory, *bodies))
+
+
+def unpack_entries(data: bytes) -> Entries:
+    """Return the entries that `pack_entries` was given; FormatError for what it does not produce."""
+    try:
+        size, count = _HEAD.unpack_from(data)
+        start = _HEAD.size + size
+        bodies = start + count * _PLACE.size
+        directory = [*_PLACE.iter_unpack(data[start:bodies])]
+        groups = [
+            Group(TenantId(tenant), tuple(map(Part, parts)), form, supersede)
+            for tenant, parts, form, supersede in codec.unpack(data[_HEAD.size : start])
+        ]
+    except (StructError, TypeError, ValueError) as error:
+        raise FormatError("the entries of a certificate batch are damaged") from error
+    ends = [*accumulate((length for _, length in directory), initial=bodies)]
+    known = {*range(len(groups)), _DROPPED}
+    if len(directory) != count or ends[-1] != len(data) or any(group not in known for group, _ in directory):
+        raise FormatError("the entries of a certificate batch are damaged")
+    return Entries(
+        groups,
+        [
+            None if group == _DROPPED else (group, data[begin:end])
+            for (group, _), begin, end in zip(directory, ends[:-1], ends[1:], strict=True)
+        ],
+    )

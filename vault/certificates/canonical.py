@@ -52,13 +52,6 @@ def canonical_json(value: Any) -> bytes:
         raise Invalid("a text that is not Unicode cannot be certified") from None
 
 
-def canonical_text(shape: type[_T]) -> Callable[[_T], str]:
-    """Return the function that writes values of the type `shape` as RFC 8785 text."""
-    hint: Any = shape
-    write: Callable[[_T], str] = _writer(hint)
-    return write
-
-
 def from_json(shape: type[_T], value: Any) -> _T:
     """Return an instance of the dataclass `shape`.
 

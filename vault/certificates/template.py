@@ -1,158 +1,289 @@
 """Certificate documents stored in two pieces: a form that many certificates share, and an entry of their own values.
 
-A form is the text before, between and after the holes of a document; an entry is the text of the holes. Both are
-separated by line feeds, which canonical JSON escapes and so never contains. Joining the two in turn gives the document
-byte for byte, even if a later version of this program knows other members.
+A form is the text of a document with marks in the place of values. A mark is a line feed or a carriage return, which
+canonical JSON escapes and so never contains, and the letter of a value. After a line feed the value is in the entry;
+after a carriage return it is the one of the certificate that this one supersedes. An entry has its values one after the
+other in the order of their marks, each in a fixed number of bytes. Joining the two in turn gives the document byte for
+byte, even if a later version of this program knows other members.
+
+Earlier entries are text: values separated by line feeds, for a form in which a line feed alone is a mark.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, replace
-from datetime import datetime
-from json.encoder import encode_basestring
-from typing import Any, Final, NamedTuple
+import re
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from functools import lru_cache
+from struct import Struct
+from struct import error as StructError  # noqa: N812 - a class that the library spells small
+from typing import Any, Final, TypeAlias
 
 import rfc8785
 
-from vault.certificates.attested import DataCopy, ObjectFacts, PartFacts, RecordingFacts, RetentionFacts
-from vault.certificates.canonical import canonical_json, canonical_text, stamp
+from vault.certificates.attested import Subject
+from vault.certificates.batch import object_facts
+from vault.certificates.canonical import canonical_json, stamp
 from vault.certificates.document import DeletionCertificate
-from vault.errors import FormatError
-from vault.ids import CertificateId
+from vault.errors import FormatError, Invalid
+from vault.ids import id_bytes
 
-_HOLES: Final = (
-    ("certificate_id",),
-    ("data", "objects"),
-    ("nonce",),
-    ("recording",),
-    ("retention",),
-    ("sanitisation", "completed"),
-    ("sanitisation", "data_copies"),
-    ("supersedes",),
-    ("verification", "at"),
-)
-"""The members that an entry holds, in the order of the canonical text."""
+Values: TypeAlias = Mapping[str, Any]
+"""A certificate's own values by letter: bytes, or numbers; times are microseconds since the Unix epoch."""
+
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+_MICROSECOND: Final = timedelta(microseconds=1)
+_OWN, _SUPERSEDED = "\n", "\r"
+_MARK: Final = re.compile("([\n\r])(.)")
+_DELETED: Final = re.compile(r"(\d{1,9}) names deleted in (\d{1,9}) versions, absence verified", re.ASCII)
+_LEAVES, _COMMITMENTS = "012", "ABC"
 
 
-class Entry(NamedTuple):
-    """A certificate's own values, in the order of the document. A tuple is fast to make: a sweep makes a million."""
-
-    certificate_id: CertificateId
-    objects: ObjectFacts
-    nonce: str
-    recording: RecordingFacts
-    retention: RetentionFacts
-    completed: datetime | None
-    data_copies: tuple[DataCopy, ...]
-    supersedes: CertificateId | None
-    verified_at: datetime
-
-    @classmethod
-    def of(cls, certificate: DeletionCertificate) -> Entry:
-        """Return the certificate's own values."""
-        return cls(
-            certificate.certificate_id,
-            certificate.data.objects,
-            certificate.nonce,
-            certificate.recording,
-            certificate.retention,
-            certificate.sanitisation.completed,
-            certificate.sanitisation.data_copies,
-            certificate.supersedes,
-            certificate.verification.at,
-        )
-
-    def inside(self, certificate: DeletionCertificate) -> DeletionCertificate:
-        """Return `certificate` with these values in place of its own; Invalid if the result contradicts itself."""
-        return replace(
-            certificate,
-            certificate_id=self.certificate_id,
-            nonce=self.nonce,
-            supersedes=self.supersedes,
-            recording=self.recording,
-            data=replace(certificate.data, objects=self.objects),
-            retention=self.retention,
-            sanitisation=replace(certificate.sanitisation, completed=self.completed, data_copies=self.data_copies),
-            verification=replace(certificate.verification, at=self.verified_at),
-        )
-
-    def text(self) -> str:
-        """Return the text of the holes; Invalid for values that canonical JSON cannot carry."""
-        return "\n".join(
-            (
-                f'"{self.certificate_id}"',
-                _OBJECTS(self.objects),
-                f'"{self.nonce}"',
-                f'{{"id":"{self.recording.id}","parts":[{",".join(map(_part, self.recording.parts))}]}}',
-                _RETENTION(self.retention),
-                "null" if self.completed is None else f'"{stamp(self.completed)}"',
-                f"[{','.join(map(_COPY, self.data_copies))}]" if self.data_copies else "[]",
-                "null" if self.supersedes is None else f'"{self.supersedes}"',
-                f'"{stamp(self.verified_at)}"',
-            )
-        )
+@lru_cache(maxsize=1024)
+def _time(micros: int) -> str:
+    try:
+        return stamp(_EPOCH + timedelta(microseconds=micros))
+    except OverflowError:
+        raise FormatError("a certificate's entry has a time that no calendar has") from None
 
 
-_OBJECTS: Final = canonical_text(ObjectFacts)
-_RETENTION: Final = canonical_text(RetentionFacts)
-_COPY: Final = canonical_text(DataCopy)
-_INT: Final = canonical_text(int)
+def micros(instant: datetime) -> int:
+    """Return whole microseconds since the Unix epoch; `instant` carries its zone."""
+    return (instant - _EPOCH) // _MICROSECOND
 
 
-def _part(part: PartFacts) -> str:
-    # Written by hand, three times as fast as `canonical_text`; the tests compare the bytes of both.
-    place, cohort = part.coordinate, part.coordinate.cohort
-    return (
-        f'{{"coordinate":[{encode_basestring(cohort.tenant)},"{cohort.part.value}",'
-        f"{_INT(cohort.period)},{_INT(cohort.generation)},{_INT(place.leaf)}],"
-        f'"key_commitment":{"null" if part.key_commitment is None else encode_basestring(part.key_commitment)},'
-        f'"part":"{part.part.value}","shredded_at":"{stamp(part.shredded_at)}"}}'
-    )
+_KINDS: Final[Mapping[str, tuple[str, Callable[[Any], str]]]] = {
+    **dict.fromkeys("crsn", ("16s", bytes.hex)),
+    **dict.fromkeys("m" + _COMMITMENTS, ("32s", bytes.hex)),
+    **dict.fromkeys("oxy" + _LEAVES, ("I", str)),
+    "b": ("Q", str),
+    **dict.fromkeys("aeuv", ("q", _time)),
+}
+"""How many bytes a value takes in an entry, and its text, by the letter of its mark.
+
+c: the certificate, r: the recording, s: what is superseded, n: the nonce; o, b, m: objects, their bytes and root;
+0 and A, 1 and B, 2 and C: leaf and commitment of each part; a, e, u: captured, received, retain-until; v: verified;
+x, y: names and versions deleted.
+"""
+_INHERITED: Final = frozenset("obmaeu" + _LEAVES + _COMMITMENTS)
+"""What a final certificate says as the provisional one does."""
+
+
+def values_of(certificate: DeletionCertificate) -> Values:
+    """Return the certificate's own values; Invalid for ids that are none."""
+    objects, retention = certificate.data.objects, certificate.retention
+    found: dict[str, Any] = {
+        "c": id_bytes(certificate.certificate_id),
+        "r": id_bytes(certificate.recording.id),
+        "n": bytes.fromhex(certificate.nonce),
+        "o": objects.count,
+        "b": objects.bytes,
+        "m": bytes.fromhex(objects.root),
+        "a": micros(retention.captured_at),
+        "e": micros(retention.received_at),
+        "u": micros(retention.retain_until),
+        "v": micros(certificate.verification.at),
+    }
+    for leaf, letter, part in zip(_LEAVES, _COMMITMENTS, certificate.recording.parts, strict=False):
+        found[leaf] = part.coordinate.leaf
+        if part.key_commitment is not None:
+            found[letter] = bytes.fromhex(part.key_commitment)
+    if certificate.supersedes is not None:
+        found["s"] = id_bytes(certificate.supersedes)
+    for copy in certificate.sanitisation.data_copies[:1]:
+        if match := _DELETED.fullmatch(copy.action):
+            found["x"], found["y"] = int(match[1]), int(match[2])
+    return found
+
+
+def provisional_values(subject: Subject, identifier: str, nonce: bytes, verified: int) -> Values:
+    """Return the values of a provisional certificate of `subject`; a sweep makes a million of these."""
+    objects = object_facts(subject.objects)
+    found: dict[str, Any] = {
+        "c": bytes.fromhex(identifier[5:]),
+        "r": bytes.fromhex(subject.recording_id[4:]),
+        "n": nonce,
+        "o": objects.count,
+        "b": objects.bytes,
+        "m": bytes.fromhex(objects.root),
+        "a": micros(subject.captured_at),
+        "e": micros(subject.received_at),
+        "u": micros(subject.retain_until),
+        "v": verified,
+    }
+    for leaf, letter, (coordinate, commitment) in zip(_LEAVES, _COMMITMENTS, subject.parts, strict=False):
+        found[leaf], found[letter] = coordinate.leaf, commitment
+    return found
 
 
 @dataclass(frozen=True, slots=True)
 class Form:
-    """A document's text with holes; `digest` is the SHA-256 of the text and its name."""
+    """A document's text with marks; `digest` is the SHA-256 of the text and its name."""
 
     text: str
     digest: bytes = field(init=False)
+    inherits: str = field(init=False, compare=False)
+    """The letters of the values that are those of the superseded certificate."""
+    supersedes: bool = field(init=False, compare=False)
+    """Whether it is of certificates that supersede another one."""
+    _own: str = field(init=False, repr=False, compare=False)
+    _entry: Struct = field(init=False, repr=False, compare=False)
+    _write: tuple[Callable[[Any], str], ...] = field(init=False, repr=False, compare=False)
     _pieces: tuple[str, ...] = field(init=False, repr=False, compare=False)
+    _slots: tuple[int, ...] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "digest", hashlib.sha256(self.text.encode()).digest())
-        object.__setattr__(self, "_pieces", tuple(self.text.split("\n")))
+        pieces = _MARK.split(self.text)
+        marks = [*zip(pieces[1::3], pieces[2::3], strict=True)]
+        # A head that every entry has, then the order of the text.
+        own = "".join(dict.fromkeys(["c", "r", *(each for _, each in marks if each == "s"), *_letters(marks, _OWN)]))
+        taken = "".join(dict.fromkeys(_letters(marks, _SUPERSEDED)))
+        if not {*own, *taken} <= _KINDS.keys():
+            raise FormatError("a certificate's form has marks that no form has")
+        del pieces[1::3]
+        for name, value in (
+            ("digest", hashlib.sha256(self.text.encode()).digest()),
+            ("inherits", taken),
+            ("supersedes", "s" in own),
+            ("_own", own),
+            ("_entry", Struct(">" + "".join(_KINDS[letter][0] for letter in own))),
+            ("_write", tuple(_KINDS[letter][1] for letter in own)),
+            ("_pieces", tuple(pieces)),
+            ("_slots", tuple((own + taken).index(letter) for _, letter in marks)),
+        ):
+            object.__setattr__(self, name, value)
 
     @classmethod
-    def of(cls, certificate: DeletionCertificate) -> Form:
-        """Return the form of this certificate, which others of its shred, tenant and status share."""
-        document = json.loads(canonical_json(certificate))
-        return cls("".join(_pieces(document, ())))
+    def of(cls, certificate: DeletionCertificate, *, inherits: bool = False) -> Form:
+        """Return the form of this certificate, which others of its shred, tenant, cohort and status share.
 
-    def document(self, entry: str) -> bytes:
-        """Return the whole document; FormatError if the entry does not have as many values as the form has holes."""
-        values = entry.split("\n")
-        if len(values) + 1 != len(self._pieces):
-            raise FormatError("a certificate's entry does not fit its form")
-        parts = [""] * (len(values) * 2 + 1)
-        parts[0::2] = self._pieces
-        parts[1::2] = values
+        With `inherits` the values that a provisional certificate has too are taken from the one it supersedes.
+        """
+        inherits = inherits and certificate.supersedes is not None
+        holes = _holes(certificate, _SUPERSEDED if inherits else _OWN)
+        return cls("".join(_pieces(json.loads(canonical_json(certificate)), (), holes)))
+
+    def entry(self, values: Values) -> bytes:
+        """Return the entry of a certificate with these values; Invalid for a value that an entry cannot carry."""
+        try:
+            return self._entry.pack(*[values[letter] for letter in self._own])
+        except (KeyError, StructError) as error:
+            raise Invalid("a certificate's values do not fit its form") from error
+
+    def texts(self, entry: bytes) -> Mapping[str, str]:
+        """Return the text of each value of an entry, by letter; FormatError if it is not an entry of this form."""
+        return dict(zip(self._own, self._texts(entry), strict=True))
+
+    def document(self, entry: bytes, superseded: Mapping[str, str] | None = None) -> bytes:
+        """Return the whole document; FormatError if the entry is not of this form.
+
+        `superseded` are the texts of the certificate that this one supersedes, which a form that inherits needs.
+        """
+        texts = self._texts(entry)
+        if self.inherits:
+            try:
+                texts += [(superseded or {})[letter] for letter in self.inherits]
+            except KeyError as error:
+                raise FormatError("a certificate needs a value that the one it supersedes does not have") from error
+        parts = [*self._pieces]
+        parts[1::2] = [texts[slot] for slot in self._slots]
         return "".join(parts).encode()
 
+    def _texts(self, entry: bytes) -> list[str]:
+        try:
+            values = self._entry.unpack(entry)
+        except StructError as error:
+            raise FormatError("a certificate's entry does not fit its form") from error
+        return [write(value) for write, value in zip(self._write, values, strict=True)]
 
-def _pieces(document: Mapping[str, Any], above: tuple[str, ...]) -> Iterator[str]:
-    """Yield the canonical text of an object with ASCII names, a line feed in place of each hole."""
-    mark = "{"
-    for name in sorted(document):
-        yield f'{mark}"{name}":'
-        mark = ","
-        here = (*above, name)
-        if here in _HOLES:
-            yield "\n"
-        elif any(hole[: len(here)] == here for hole in _HOLES):
-            yield from _pieces(document[name], here)
-        else:
-            yield rfc8785.dumps(document[name]).decode()
-    yield "}"
+    def gives(self, document: bytes, values: Values, superseded: Mapping[str, str] | None) -> bool:
+        """Tell whether this form and an entry with these values give `document`."""
+        try:
+            return self.document(self.entry(values), superseded) == document
+        except (FormatError, Invalid):
+            return False
+
+
+def earlier_document(form: str, entry: str) -> bytes:
+    """Return the document of an entry in text; FormatError if it has not as many values as the form has marks."""
+    pieces, values = form.split(_OWN), entry.split(_OWN)
+    if len(values) + 1 != len(pieces):
+        raise FormatError("a certificate's entry does not fit its form")
+    parts = [""] * (len(values) * 2 + 1)
+    parts[0::2] = pieces
+    parts[1::2] = values
+    return "".join(parts).encode()
+
+
+def _letters(marks: list[tuple[str, str]], kind: str) -> Iterator[str]:
+    return (letter for mark, letter in marks if mark == kind)
+
+
+def _holes(certificate: DeletionCertificate, shared: str) -> Mapping[tuple[str | int, ...], str]:
+    """Return the text with marks at each place of the document that has one; `shared` marks what others may have."""
+
+    def mark(letter: str) -> str:
+        return (shared if letter in _INHERITED else _OWN) + letter
+
+    found: dict[tuple[str | int, ...], str] = {
+        ("certificate_id",): f'"cert_{mark("c")}"',
+        ("nonce",): f'"{mark("n")}"',
+        ("recording", "id"): f'"rec_{mark("r")}"',
+        ("retention", "captured_at"): f'"{mark("a")}"',
+        ("retention", "received_at"): f'"{mark("e")}"',
+        ("retention", "retain_until"): f'"{mark("u")}"',
+        ("verification", "at"): f'"{mark("v")}"',
+    }
+    if certificate.data.objects.count:
+        found |= {
+            ("data", "objects", "bytes"): mark("b"),
+            ("data", "objects", "count"): mark("o"),
+            ("data", "objects", "root"): f'"{mark("m")}"',
+        }
+    for place, part in enumerate(certificate.recording.parts[: len(_LEAVES)]):
+        found["recording", "parts", place, "coordinate", 4] = mark(_LEAVES[place])
+        if part.key_commitment is not None:
+            found["recording", "parts", place, "key_commitment"] = f'"{mark(_COMMITMENTS[place])}"'
+    if certificate.supersedes is not None:
+        found["supersedes",] = f'"cert_{mark("s")}"'
+    return found | dict(_final_holes(certificate))
+
+
+def _final_holes(certificate: DeletionCertificate) -> Iterator[tuple[tuple[str | int, ...], str]]:
+    """Yield what an objects' absence adds: its times are mostly the one of the verification."""
+    at = f'"{_OWN}v"'
+    if certificate.sanitisation.completed == certificate.verification.at:
+        yield ("sanitisation", "completed"), at
+    for copy in certificate.sanitisation.data_copies[:1]:
+        if copy.at == certificate.verification.at:
+            yield ("sanitisation", "data_copies", 0, "at"), at
+        if _DELETED.fullmatch(copy.action):
+            yield (
+                ("sanitisation", "data_copies", 0, "action"),
+                f'"{_OWN}x names deleted in {_OWN}y versions, absence verified"',
+            )
+
+
+def _pieces(value: Any, here: tuple[str | int, ...], holes: Mapping[tuple[str | int, ...], str]) -> Iterator[str]:
+    """Yield the canonical text of a value; names are ASCII, and what is in `holes` is written as it says."""
+    if here in holes:
+        yield holes[here]
+    elif isinstance(value, dict):
+        mark = "{"
+        for name in sorted(value):
+            yield f'{mark}"{name}":'
+            yield from _pieces(value[name], (*here, name), holes)
+            mark = ","
+        yield "}"
+    elif isinstance(value, list) and value:
+        mark = "["
+        for index, item in enumerate(value):
+            yield mark
+            yield from _pieces(item, (*here, index), holes)
+            mark = ","
+        yield "]"
+    else:
+        yield rfc8785.dumps(value).decode()

@@ -7,8 +7,9 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Protocol
 
+from vault.certificates.batch import ID_BYTES, Entries, Group
 from vault.ids import CertificateId, RecordingId, TenantId
-from vault.model import AuditEvent, Recording, ShredReceipt, StoredCertificate
+from vault.model import AuditEvent, BatchPlace, CertificateStatus, Recording, ShredReceipt, StoredCertificate
 from vault.ports.erasures import Erasure
 from vault.ports.revision import Revision
 
@@ -81,6 +82,42 @@ class CertificateBatch:
     leaves: bytes
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BatchEntries:
+    """The entries of a batch, by its id. They have one status.
+
+    The ids of its certificates begin with the same millisecond as the batch's: by that they are found.
+    """
+
+    batch: str
+    issued_at: datetime
+    status: CertificateStatus
+    entries: Entries = field(repr=False)
+
+    def certificates(self, *, tenant: TenantId | None = None) -> Sequence[StoredCertificate]:
+        """Return those that were issued, with `tenant` only that tenant's, in the order of their places."""
+        mine = {number for number, group in enumerate(self.entries.groups) if tenant in {None, group.tenant}}
+        return [
+            _stored(self, index, self.entries.groups[place[0]], place[1])
+            for index, place in enumerate(self.entries.places)
+            if place is not None and place[0] in mine
+        ]
+
+
+def _stored(batch: BatchEntries, index: int, group: Group, entry: bytes) -> StoredCertificate:
+    superseded = entry[2 * ID_BYTES : 3 * ID_BYTES] if group.supersede else None
+    return StoredCertificate(
+        id=CertificateId("cert_" + entry[:ID_BYTES].hex()),
+        recording=RecordingId("rec_" + entry[ID_BYTES : 2 * ID_BYTES].hex()),
+        tenant=group.tenant,
+        status=batch.status,
+        supersedes=None if superseded is None else CertificateId("cert_" + superseded.hex()),
+        issued_at=batch.issued_at,
+        place=BatchPlace(batch=batch.batch, index=index, form=group.form, entry=entry),
+        parts=group.parts,
+    )
+
+
 class CertificateLookup(Protocol):
     """Reads certificates."""
 
@@ -104,6 +141,9 @@ class CertificateLookup(Protocol):
 class CertificateTexts(Protocol):
     """Reads the pieces from which the text of a certificate is made."""
 
+    async def certificates_named(self, certificates: Collection[CertificateId]) -> Sequence[StoredCertificate]:
+        """Return up to 1,000 certificates by id, in any order; NotFound if one is missing."""
+
     async def certificate_batches(self, batches: Collection[str]) -> Mapping[str, CertificateBatch]:
         """Return the batches with these ids, by id; NotFound if one is missing."""
 
@@ -117,17 +157,18 @@ class CertifyingRows(Protocol):
     async def certify(
         self,
         batch: CertificateBatch,
-        certificates: Sequence[StoredCertificate],
+        entries: BatchEntries,
         *,
         forms: Mapping[bytes, str],
         audit: Sequence[AuditEvent] = (),
     ) -> None:
-        """Store a batch, its certificates and forms, and update the recordings, in one transaction.
+        """Store a batch, its entries and forms, and update the recordings, in one transaction.
 
         A provisional certificate for the audio sets its recording to `shredded` and becomes its certificate. A final
         one replaces it, marks the recording's objects absent and puts one list in the place of their rows. A
-        certificate for the metadata removes the sealed facts and the tokens from the row. A second certificate for the
-        same recording, status and parts is ignored.
+        certificate for the metadata removes the sealed facts and the tokens from the row. A certificate is not issued
+        if its recording has one of these parts and this status, or a final one; nothing is written if none is issued.
+        NotFound if one names an unknown recording.
         """
 
     async def list_objects(self, *, after: RecordingId | None, limit: int) -> RecordingId | None:

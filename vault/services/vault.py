@@ -10,7 +10,8 @@ from vault.ports.journal import Journal
 from vault.ports.keys import Keyring
 from vault.ports.objects import ObjectStore
 from vault.ports.time import Clock
-from vault.services.certificates.issuing import Certificates, Certifier
+from vault.services.certificates.batches import Certificates
+from vault.services.certificates.issuing import Certifier
 from vault.services.deletion.erasures import Erasures
 from vault.services.deletion.policies import Overrides, Policies
 from vault.services.deletion.shredding import Shredder

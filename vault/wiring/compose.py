@@ -18,8 +18,9 @@ from vault.ports.objects import ObjectStore
 from vault.retention.guards import Limits
 from vault.retention.periods import FLOOR
 from vault.server.webhooks import HttpMessenger
+from vault.services.certificates.batches import Certificates
 from vault.services.certificates.content import Identity
-from vault.services.certificates.issuing import Certificates, Certifier
+from vault.services.certificates.issuing import Certifier
 from vault.services.deletion.erasures import Erasures
 from vault.services.deletion.planning import Planner
 from vault.services.deletion.policies import Overrides, Policies

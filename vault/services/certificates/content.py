@@ -8,6 +8,7 @@ from datetime import datetime, timedelta
 
 from vault import __version__
 from vault.certificates import v1
+from vault.certificates.batch import object_facts
 from vault.certificates.document import (
     ALGORITHM,
     METADATA_ALGORITHM,
@@ -39,7 +40,6 @@ from vault.certificates.document import (
     Verification,
     statements,
 )
-from vault.certificates.template import Entry
 from vault.errors import Unavailable
 from vault.ids import CertificateId
 from vault.model import CertificateStatus, Part, ShredReceipt, Tenant
@@ -91,33 +91,37 @@ class Unnamed(Unavailable):
 
 
 def provisional(
-    entry: Entry,
+    subject: Subject,
     shred: Shred,
     receipt: ShredReceipt,
     *,
-    parts: tuple[Part, ...],
-    authority: Authority,
+    certificate_id: CertificateId,
+    nonce: str,
+    at: datetime,
     tenant: Tenant,
     identity: Identity,
 ) -> DeletionCertificate:
-    """Return the certificate that the keys of `parts` are gone; Invalid if it would contradict itself."""
+    """Return the certificate that the keys of a subject's parts are gone; Invalid if it would contradict itself."""
     sanitisation = _sanitisation(shred, receipt)
+    gone, parts, authority = gone_at(shred, receipt), subject.names, subject.authority
     claims, non_claims = statements(sanitisation.assurance, parts)
     return DeletionCertificate(
-        certificate_id=entry.certificate_id,
-        nonce=entry.nonce,
+        certificate_id=certificate_id,
+        nonce=nonce,
         status=CertificateStatus.PROVISIONAL,
-        supersedes=entry.supersedes,
+        supersedes=None,
         trial=identity.trial,
         parties=Parties(
             tenant=tenant.id, controller=tenant.controller, processor=identity.processor, contact=identity.contact
         ),
-        recording=entry.recording,
-        data=DataFacts(objects=entry.objects, region=Region(stated=identity.region, checked=None, checked_at=None)),
+        recording=recording_facts(subject, shredded_at=gone),
+        data=DataFacts(
+            objects=object_facts(subject.objects), region=Region(stated=identity.region, checked=None, checked_at=None)
+        ),
         encryption=Encryption(
             algorithm=ALGORITHM if Part.AUDIO in parts else METADATA_ALGORITHM, encrypted_before_first_write=True
         ),
-        retention=entry.retention,
+        retention=retention_facts(subject),
         trigger=TriggerFacts(kind=authority.trigger, case=authority.case, range=None),
         authorisation=Authorisation(
             hold_revision=receipt.epoch_live,
@@ -131,7 +135,7 @@ def provisional(
                 Check(check=CheckName.OLD_EPOCH_UNWRAP_FAILS, result=Result.DONE),
                 Check(check=CheckName.LEAF_UNDERIVABLE, result=Result.DONE),
             ),
-            at=entry.verified_at,
+            at=max(at, gone),
         ),
         residuals=tuple(_residuals(parts, authority)),
         claims=claims,

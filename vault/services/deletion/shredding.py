@@ -60,7 +60,8 @@ from vault.retention.decide import Clocks, Due, Ground, decide, falls_due
 from vault.retention.periods import parse_period
 from vault.retention.policy import LAST_PERIOD
 from vault.services.audit import event
-from vault.services.certificates.issuing import Certifier, Deletions, IssuedBatch
+from vault.services.certificates.batches import IssuedBatch
+from vault.services.certificates.issuing import Certifier, Deletions
 from vault.services.holds.holds import Holds
 from vault.services.recordings.dossiers import Dossiers
 from vault.services.surroundings import Surroundings

@@ -30,7 +30,7 @@ from vault.retention.decide import Facts, Ground
 from vault.retention.explain import Case, Contract, Ending, Person, RuleLine, Story, explain
 from vault.retention.guards import stopped_parts
 from vault.services.audit import event
-from vault.services.certificates.issuing import Certificates
+from vault.services.certificates.batches import Certificates
 from vault.services.deletion.policies import Overrides
 from vault.services.ingest.ingest import Ingest
 from vault.services.ingest.slots import Slots

@@ -19,6 +19,7 @@ from vault.ports.repeats import Keyed
 from vault.ports.revision import Revision
 from vault.retention.periods import format_duration
 from vault.storage.catalog import rows
+from vault.storage.catalog.certificates import certificate_ids
 from vault.storage.catalog.database import Database
 from vault.storage.catalog.tables import (
     IS_WAITING,
@@ -179,6 +180,8 @@ class AdminStore:
         if table is None:
             return []
         low, high = (f"{prefix}_{digits.ljust(_DIGITS, fill)}" for fill in "0f")
+        if table is certificates:
+            return await certificate_ids(self._database, low, high, tenant=tenant, limit=limit)
         bounds = (rows.key(RecordingId(low)), rows.key(RecordingId(high))) if table is recordings else (low, high)
         statement = sa.select(table.c.id).where(table.c.id.between(*bounds)).order_by(table.c.id).limit(limit)
         if tenant is not None:

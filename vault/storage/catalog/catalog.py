@@ -16,6 +16,7 @@ from vault.ports.progress import Progress, Silent
 from vault.ports.time import Clock
 from vault.storage.catalog import rows, schema
 from vault.storage.catalog.admin import AdminStore, RepeatStore
+from vault.storage.catalog.certificates import CertificateStore
 from vault.storage.catalog.database import Database, engines
 from vault.storage.catalog.erasures import ErasureStore
 from vault.storage.catalog.holds import AlertStore, HoldStore
@@ -122,6 +123,7 @@ class SqlCatalog(
     HoldStore,
     AlertStore,
     ShredStore,
+    CertificateStore,
     OverrideStore,
     PolicyStore,
     ErasureStore,

@@ -22,6 +22,8 @@ from vault.storage.catalog.tables import metadata, recordings, segments
 from vault.storage.catalog.writer import Transaction, translate
 
 _PAGE = 2000
+_PAGES = {"certificate_batches": 32}
+"""A batch has half a megabyte."""
 _SETTINGS = "settings"
 _r = recordings.c
 # Columns that the first schema had too: a backup may be older than this code.
@@ -69,7 +71,7 @@ class SqlSnapshot:
         for table in self._tables:
             statement = sa.select(table).order_by(*table.primary_key.columns)
             columns = tuple(column.name for column in table.columns)
-            async for page in _pages(self._connection, statement):
+            async for page in _pages(self._connection, statement, _PAGES.get(table.name, _PAGE)):
                 yield TableRows(table=table.name, columns=columns, rows=[list(row) for row in page])
 
     async def objects(self) -> AsyncIterator[BackedRecording]:
@@ -191,9 +193,11 @@ class RescueStore:
         return [rows.to_recording(row) for row in found]
 
 
-async def _pages(connection: AsyncConnection, statement: sa.Select[Any]) -> AsyncIterator[Sequence[sa.Row[Any]]]:
+async def _pages(
+    connection: AsyncConnection, statement: sa.Select[Any], size: int = _PAGE
+) -> AsyncIterator[Sequence[sa.Row[Any]]]:
     async with connection.stream(statement) as result:
-        async for page in result.partitions(_PAGE):
+        async for page in result.partitions(size):
             yield page
 
 

@@ -13,6 +13,7 @@ import rfc8785
 import sqlalchemy as sa
 
 from vault.certificates.attested import EXPIRED, POLICY_VERSION, PartKey, Policy, StoredObject, Subject
+from vault.certificates.batch import pack_entries, unpack_entries
 from vault.errors import Invalid
 from vault.ids import CertificateId, RecordingId, TenantId, id_bytes
 from vault.model import (
@@ -34,7 +35,7 @@ from vault.model import (
     SegmentRef,
     StoredCertificate,
 )
-from vault.ports.shreds import CertificateBatch
+from vault.ports.shreds import BatchEntries, CertificateBatch
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
@@ -250,33 +251,6 @@ def to_segment(row: sa.Row[Any]) -> SegmentRef:
     )
 
 
-CERTIFICATE_COLUMNS = (
-    *("id", "recording", "tenant", "status", "supersedes", "issued_at", "parts"),
-    *("jws", "batch", "place", "form", "entry"),
-)
-
-
-def parts_text(parts: Iterable[Part]) -> str:
-    """Return the stored text of these parts, always in the same order."""
-    return " ".join(sorted(parts))
-
-
-def certificate_tuple(certificate: StoredCertificate) -> tuple[Any, ...]:
-    """Return the values of `CERTIFICATE_COLUMNS`."""
-    place = certificate.place
-    return (
-        certificate.id,
-        key(certificate.recording),
-        certificate.tenant,
-        certificate.status.value,
-        certificate.supersedes,
-        micros(certificate.issued_at),
-        parts_text(certificate.parts),
-        certificate.jws,
-        *((None,) * 4 if place is None else (place.batch, place.index, place.form, place.entry)),
-    )
-
-
 def to_certificate(row: sa.Row[Any]) -> StoredCertificate:
     """Return the certificate of a row."""
     return StoredCertificate(
@@ -294,14 +268,26 @@ def to_certificate(row: sa.Row[Any]) -> StoredCertificate:
     )
 
 
-def from_batch(batch: CertificateBatch) -> Values:
+def from_batch(batch: CertificateBatch, entries: BatchEntries) -> Values:
     """Return the columns of a batch."""
     return {
         "id": batch.id,
         "issued_at": micros(batch.issued_at),
         "statement": batch.statement,
         "leaves": batch.leaves,
+        "status": entries.status.value,
+        "entries": pack_entries(entries.entries),
     }
+
+
+def to_entries(row: sa.Row[Any]) -> BatchEntries:
+    """Return the entries of a batch's row."""
+    return BatchEntries(
+        batch=row.id,
+        issued_at=moment(row.issued_at),
+        status=CertificateStatus(row.status),
+        entries=unpack_entries(row.entries),
+    )
 
 
 def to_batch(row: sa.Row[Any]) -> CertificateBatch:

@@ -330,6 +330,18 @@ certificate_batches = sa.Table(
     sa.Column("issued_at", sa.BigInteger, nullable=False),
     sa.Column("statement", sa.Text, nullable=False),
     sa.Column("leaves", sa.LargeBinary, nullable=False),
+    # Null where `certificates` has a row for each.
+    sa.Column("status", sa.Text),
+    sa.Column("entries", sa.LargeBinary),
+)
+
+# In which batches a tenant has certificates; `batch` is the 16 bytes of its id, which sort by time.
+certificate_tenants = sa.Table(
+    "certificate_tenants",
+    metadata,
+    sa.Column("tenant", sa.Text, primary_key=True),
+    sa.Column("batch", _Id, primary_key=True),
+    sqlite_with_rowid=False,
 )
 
 certificate_forms = sa.Table(
@@ -339,7 +351,7 @@ certificate_forms = sa.Table(
     sa.Column("text", sa.Text, nullable=False),
 )
 
-# A row has either `jws`, or all of the columns after it.
+# What earlier versions issued; no row is added. A row has either `jws`, or all of the columns after it.
 certificates = sa.Table(
     "certificates",
     metadata,

@@ -140,13 +140,6 @@ _MOVE_HEAD = (
     .values(seq=sa.bindparam("new_seq"), sha256=sa.bindparam("new_sha256"))
 )
 _INSERT_AUDIT = sa.insert(audit)
-_n = recording_counts.c
-_COUNT = (
-    sa.update(recording_counts)
-    .where(_n.tenant == sa.bindparam("of"), _n.state == sa.bindparam("within"))
-    .values(n=_n.n + sa.bindparam("by"))
-)
-_INSERT_COUNT = sa.insert(recording_counts)
 _ENTRY = sa.select(audit.c.sha256).where(audit.c.seq == sa.bindparam("place"))
 _k = keyed_requests.c
 _NOTE = (
@@ -212,6 +205,73 @@ class Transaction:
             text = head + ",".join([row_text] * len(some)) + tail
             await self._connection.exec_driver_sql(text, tuple(chain.from_iterable(some)))
         self.writes += len(values)
+
+    async def fetch_each(
+        self, table: sa.Table, columns: Sequence[str], *, key: tuple[str, str], keys: Sequence[Any]
+    ) -> Sequence[sa.Row[Any]]:
+        """Return these columns of the rows with these keys, of which there may be thousands.
+
+        A key is a name and its type in PostgreSQL.
+        """
+        head = f"SELECT {','.join(columns)} FROM {table.name} WHERE {key[0]}"  # noqa: S608 - names of the schema
+        if self.dialect != "sqlite":
+            return (await self._connection.exec_driver_sql(f"{head} = ANY($1::{key[1]}[])", ([*keys],))).all()
+        text = f"{head} IN ({','.join('?' * len(keys))})"
+        return (await self._connection.exec_driver_sql(text, (*keys,))).all()
+
+    async def add_each(
+        self, table: sa.Table, *, unique: Sequence[str], column: str, values: Sequence[tuple[Any, ...]]
+    ) -> None:
+        """Add to the number in `column`, the last of each of `values`, and insert the row where there is none."""
+        names = (*unique, column)
+        for start in range(0, len(values), _ROWS_A_STATEMENT):
+            some = values[start : start + _ROWS_A_STATEMENT]
+            flat = (*chain.from_iterable(some),)
+            marks = [f"${number + 1}" for number in range(len(flat))] if self.dialect != "sqlite" else ["?"] * len(flat)
+            each = [f"({','.join(marks[at : at + len(names)])})" for at in range(0, len(flat), len(names))]
+            text = (
+                f"INSERT INTO {table.name} AS t ({','.join(names)})"  # noqa: S608 - names of the schema, no values
+                f" VALUES {','.join(each)} ON CONFLICT ({','.join(unique)}) DO UPDATE SET {column} = t.{column}"
+                f" + excluded.{column}"
+            )
+            await self._connection.exec_driver_sql(text, flat)
+        self.writes += len(values)
+
+    async def update_each(
+        self,
+        table: sa.Table,
+        *,
+        key: tuple[str, str],
+        column: tuple[str, str],
+        pairs: Sequence[tuple[Any, Any]],
+        common: Parameters,
+    ) -> None:
+        """Set `column` of each row to the value beside its key, and the columns of `common` alike in all of them.
+
+        A key and a column are a name and its type in PostgreSQL.
+        """
+        if not pairs:
+            return
+        names = [*common]
+        if self.dialect != "sqlite":
+            setting = ", ".join(f"{name} = ${number}" for number, name in enumerate(names, start=3))
+            text = (
+                f"UPDATE {table.name} SET {column[0]} = v.v, {setting}"  # noqa: S608 - names of the schema, no values
+                f" FROM unnest($1::{key[1]}[], $2::{column[1]}[]) AS v (k, v) WHERE {table.name}.{key[0]} = v.k"
+            )
+            keys, values = zip(*pairs, strict=True)
+            await self._connection.exec_driver_sql(text, ([*keys], [*values], *common.values()))
+        else:
+            setting = ", ".join(f"{name} = ?" for name in names)
+            tail = (
+                f" UPDATE {table.name} SET {column[0]} = v.v, {setting}"  # noqa: S608 - names of the schema, no values
+                f" FROM v WHERE {table.name}.{key[0]} = v.k"
+            )
+            for start in range(0, len(pairs), _ROWS_A_STATEMENT):
+                some = pairs[start : start + _ROWS_A_STATEMENT]
+                text = f"WITH v (k, v) AS (VALUES {','.join(['(?,?)'] * len(some))}){tail}"
+                await self._connection.exec_driver_sql(text, (*chain.from_iterable(some), *common.values()))
+        self.writes += len(pairs)
 
     async def write_each(self, *statements: sa.Executable) -> None:
         """Execute statements that have no parameters, in order."""
@@ -412,11 +472,13 @@ class Writer:
 
 
 async def _write_counts(transaction: Transaction) -> None:
-    for (tenant, state), by in sorted(transaction.counts.items()):
-        if not by:
-            continue
-        if not await transaction.write(_COUNT, {"of": tenant, "within": state, "by": by}):
-            await transaction.write(_INSERT_COUNT, {"tenant": tenant, "state": state, "n": by})
+    """Add what the transaction's rows moved to the counts of their tenants and states, in one statement."""
+    await transaction.add_each(
+        recording_counts,
+        unique=("tenant", "state"),
+        column="n",
+        values=[(tenant, state, by) for (tenant, state), by in sorted(transaction.counts.items()) if by],
+    )
 
 
 async def _read_head(transaction: Transaction) -> AuditHead:
