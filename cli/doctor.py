@@ -52,7 +52,7 @@ async def doctor(
     Changes nothing. Exits with 5 if it finds an error, with 7 if this user cannot use the vault's files; warnings do
     not change the exit code.
     """
-    from vault.wiring import check_vault  # noqa: PLC0415 - loads storage drivers; most commands need none
+    from vault.wiring.doctor import check_vault  # noqa: PLC0415 - loads storage drivers; most commands need none
 
     settings = load_config(config)
     findings = list(await check_vault(settings, config))

@@ -43,7 +43,7 @@ async def verify(out: Output, config: ConfigPath = DEFAULT_CONFIG) -> None:
 
     Exits with 5 unless every replica opens to the same tree and only one root version lives.
     """
-    from vault.wiring import verify_keyring  # noqa: PLC0415 - loads storage drivers; most commands need none
+    from vault.wiring.doctor import verify_keyring  # noqa: PLC0415 - loads storage drivers; most commands need none
 
     report(out, list(await verify_keyring(load_config(config))), said_by="keys verify")
 
@@ -84,7 +84,7 @@ async def repair(
     config: ConfigPath = DEFAULT_CONFIG,
 ) -> None:
     """Rebuild one lost keyring replica from the others; the server may go on running."""
-    from vault.wiring import repair_replica  # noqa: PLC0415 - loads storage drivers; most commands need none
+    from vault.wiring.doctor import repair_replica  # noqa: PLC0415 - loads storage drivers; most commands need none
 
     name = _name(replica)
     await repair_replica(load_config(config), name)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import ctypes
+import gc
 import json
 import logging
 import os
@@ -64,6 +65,7 @@ def run(
     SIGHUP reads the TLS files and log.level again. New connections get the new certificate, and those under way go on.
     What cannot be used leaves in force what was, and the log says why.
     """
+    gc.disable()  # until `tune`: what a start loads stays, and to look through it again and again takes a quarter of it
     hung_up = _hang_ups()
 
     from vault.telemetry import configure_logging  # noqa: PLC0415 - a command imports what it needs when it runs
@@ -76,6 +78,7 @@ def run(
     _refuse_unusable(settings)
     _refuse_left_over(settings.journal_path, workers)
     if workers > 1:
+        gc.enable()
         to_its_end(_supervise(settings, out, config, workers, port_file))
         return
     _guard()

@@ -53,3 +53,10 @@ def test_an_option_is_completed_too() -> None:
     said, modules = imported(completing="recordings list --st")
     assert "--state" in said.split()
     assert modules & HEAVY <= {"pydantic"}, "with it the parser of command lines reads values"
+
+
+def test_serving_a_vault_of_files_reads_no_library_of_another_place() -> None:
+    code = "import json, sys, cli.serve, vault.server.app, vault.wiring; print(json.dumps(sorted(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    heavy = {"aioboto3", "aiobotocore", "alembic", "asyncpg", "awscrt", "botocore", "minio", "pkcs11"}
+    assert heavy & set(json.loads(done.stdout)) == set()

@@ -22,9 +22,9 @@ from vault.errors import ConfigError
 from vault.format.keyring import HEAD
 from vault.storage.catalog.catalog import open_catalog
 from vault.storage.postgres import PostgresSettings, clocks
-from vault.wiring import SystemClock, check_vault, init_vault, open_vault
+from vault.wiring import SystemClock, init_vault, open_vault
 from vault.wiring.adapters import RECONCILE
-from vault.wiring.doctor import certificate_findings, clock_finding, disk_findings, file_findings
+from vault.wiring.doctor import certificate_findings, check_vault, clock_finding, disk_findings, file_findings
 from vault.wiring.lineage import KEYRING_RANK
 
 NAMED = {"processor": "Northfield IT Ltd", "contact": "privacy@northfield.example"}

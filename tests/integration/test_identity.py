@@ -12,7 +12,8 @@ from tests.helpers.nodes import SOUND, add_tenant, node_config
 from vault.config import IdentitySettings, load_config
 from vault.errors import Unavailable
 from vault.model import RecordingState
-from vault.wiring import check_vault, init_vault, open_vault
+from vault.wiring import init_vault, open_vault
+from vault.wiring.doctor import check_vault
 
 
 async def test_nothing_is_shredded_under_a_placeholder_and_all_of_it_once_the_vault_has_a_name(tmp_path):

@@ -9,7 +9,7 @@ from cli.main import main
 from tests.helpers.app import app, sound
 from vault.errors import IntegrityError
 from vault.model import Role
-from vault.wiring import repair_replica, verify_keyring
+from vault.wiring.doctor import repair_replica, verify_keyring
 
 __all__ = ["app"]
 

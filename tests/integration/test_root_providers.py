@@ -11,7 +11,8 @@ from tests.helpers.openbao import MOUNT
 from vault.config import parse_config
 from vault.errors import ConfigError, Unavailable
 from vault.model import ShredPlan
-from vault.wiring import SystemClock, check_vault, init_vault, open_vault, prepare_root_keys
+from vault.wiring import SystemClock, init_vault, open_vault, prepare_root_keys
+from vault.wiring.doctor import check_vault
 
 pytestmark = pytest.mark.xdist_group("openbao")
 

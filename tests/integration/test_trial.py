@@ -14,7 +14,8 @@ from vault.errors import ConfigError, Invalid
 from vault.keystore import recovery
 from vault.model import Role
 from vault.retention.periods import Period, parse_period
-from vault.wiring import check_vault, init_vault, open_vault
+from vault.wiring import init_vault, open_vault
+from vault.wiring.doctor import check_vault
 
 __all__ = ["app"]
 

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pydantic import SecretStr
 
@@ -23,11 +23,9 @@ from vault.config.root import (
 from vault.errors import ConfigError, Invalid
 from vault.keystore.keyring import Keyring
 from vault.keystore.replicas import DirectoryReplica
-from vault.keystore.root.awskms import AwsKmsRootKeys, KmsSettings
 from vault.keystore.root.common import RootKeys, Secret
 from vault.keystore.root.file import FileRootKeys
 from vault.keystore.root.pairs import CompositeRootKeys, MovingRootKeys
-from vault.keystore.root.transit import TransitRootKeys, TransitSettings
 from vault.model import Assurance
 from vault.ports.cluster import ClusterLocks
 from vault.ports.keys import KeyringStore
@@ -37,11 +35,11 @@ from vault.storage.objects.filesystem import FilesystemObjectStore
 from vault.storage.objects.memory import MemoryObjectStore
 from vault.storage.objects.prefixed import PrefixedObjectStore
 from vault.storage.postgres import FileClusterLocks, PostgresClusterLocks, PostgresSettings
-from vault.storage.s3.client import S3Settings
-from vault.storage.s3.keyring_replica import BucketReplica
-from vault.storage.s3.store import S3ObjectStore
 from vault.threads import in_thread
 from vault.wiring.files import TO_READ_KEYS, refuse_unusable
+
+if TYPE_CHECKING:
+    from vault.storage.s3.client import S3Settings
 
 # -- root keys ----------------------------------------------------------------------------------------------------
 
@@ -88,6 +86,8 @@ def _pkcs11(section: Pkcs11RootSection, config: Config, clock: Clock, entropy: E
 
 
 def _transit(section: TransitRootSection, config: Config, clock: Clock, entropy: Entropy) -> RootKeys:
+    from vault.keystore.root.transit import TransitRootKeys, TransitSettings  # noqa: PLC0415 - few vaults need it
+
     settings = TransitSettings(
         address=section.address,
         mount=section.mount,
@@ -102,6 +102,8 @@ def _transit(section: TransitRootSection, config: Config, clock: Clock, entropy:
 
 
 def _awskms(section: AwsKmsRootSection, clock: Clock, entropy: Entropy) -> RootKeys:
+    from vault.keystore.root.awskms import AwsKmsRootKeys, KmsSettings  # noqa: PLC0415 - its SDK is slow to load
+
     settings = KmsSettings(
         region=section.region,
         endpoint=section.endpoint,
@@ -177,34 +179,47 @@ def keyring_replicas(config: Config) -> Sequence[KeyringStore]:
     ]
 
 
-def _bucket_replica(access: S3Access, place: str) -> BucketReplica:
+def _bucket_replica(access: S3Access, place: str) -> KeyringStore:
+    from vault.storage.s3.keyring_replica import BucketReplica  # noqa: PLC0415 - its SDK is slow to load
+
     bucket, _, prefix = place.removeprefix(S3_SCHEME).partition("/")
-    return BucketReplica(S3Settings(bucket=bucket, **_access(access)), prefix)
+    return BucketReplica(_s3_settings(access, bucket=bucket), prefix)
 
 
-def s3_settings(config: Config) -> S3Settings:
-    """Translate the section [objects.s3]."""
+async def provision_bucket(config: Config) -> str:
+    """Make and set up the bucket of the section [objects.s3]; return its name."""
+    from vault.storage.s3.bucket import provision  # noqa: PLC0415 - its SDK is slow to load
+
+    settings = _objects_settings(config)
+    await in_thread(provision, settings)
+    return settings.bucket
+
+
+def _objects_settings(config: Config) -> S3Settings:
     section = config.objects.s3
     assert section is not None
-    return S3Settings(
+    return _s3_settings(
+        section,
         bucket=section.bucket,
-        **_access(section),
         object_lock=section.object_lock,
         bypass_governance=section.bypass_governance,
         server_side_encryption=section.server_side_encryption,
     )
 
 
-def _access(section: S3Access) -> dict[str, Any]:
-    return {
-        "endpoint": section.endpoint,
-        "region": section.region,
-        "allowed_regions": section.allowed_regions,
-        "access_key": section.access_key,
-        "secret_key": section.secret_key.get_secret_value() if section.secret_key else None,
-        "addressing": section.addressing,
-        "checksum_mode": section.checksum_mode,
-    }
+def _s3_settings(section: S3Access, **more: Any) -> S3Settings:
+    from vault.storage.s3.client import S3Settings  # noqa: PLC0415 - its SDK is slow to load
+
+    return S3Settings(
+        endpoint=section.endpoint,
+        region=section.region,
+        allowed_regions=section.allowed_regions,
+        access_key=section.access_key,
+        secret_key=section.secret_key.get_secret_value() if section.secret_key else None,
+        addressing=section.addressing,
+        checksum_mode=section.checksum_mode,
+        **more,
+    )
 
 
 async def open_store(config: Config, *, observes: bool = False) -> ObjectStore:
@@ -216,9 +231,15 @@ async def open_store(config: Config, *, observes: bool = False) -> ObjectStore:
         case "filesystem":
             return await FilesystemObjectStore.open(config.objects_path, tidies=not observes)
         case "s3":
-            return await S3ObjectStore.open(s3_settings(config))
+            return await _open_bucket(_objects_settings(config))
         case _:
             return MemoryObjectStore()
+
+
+async def _open_bucket(settings: S3Settings) -> ObjectStore:
+    from vault.storage.s3.store import S3ObjectStore  # noqa: PLC0415 - its SDK is slow to load
+
+    return await S3ObjectStore.open(settings)
 
 
 async def observe_keyring(config: Config, clock: Clock, entropy: Entropy = os.urandom) -> Keyring:
@@ -249,5 +270,5 @@ async def open_destination(config: Config, text: str, *, create: bool) -> Object
         )
     bucket, _, prefix = text.removeprefix(S3_SCHEME).partition("/")
     prefix = prefix.strip("/")
-    store = await S3ObjectStore.open(S3Settings(bucket=bucket, **_access(access)))
+    store = await _open_bucket(_s3_settings(access, bucket=bucket))
     return PrefixedObjectStore(store, f"{prefix}/" if prefix else "")

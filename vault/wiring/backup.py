@@ -26,7 +26,6 @@ from vault.services.backup.reconcile import Reconciled
 from vault.services.surroundings import Surroundings
 from vault.storage.catalog.catalog import SqlCatalog, open_catalog
 from vault.storage.objects.filesystem import FilesystemObjectStore
-from vault.storage.s3.bucket import provision
 from vault.telemetry import Metrics
 from vault.threads import in_thread
 from vault.wiring.adapters import (
@@ -38,7 +37,7 @@ from vault.wiring.adapters import (
     observe_keyring,
     open_destination,
     open_store,
-    s3_settings,
+    provision_bucket,
 )
 from vault.wiring.files import Piece, refuse_unmakeable, refuse_unusable
 from vault.wiring.lineage import no_catalog
@@ -240,7 +239,7 @@ async def _prepare(config: Config) -> None:
         case "filesystem":
             await FilesystemObjectStore.create(config.objects_path)
         case "s3":
-            await in_thread(provision, s3_settings(config))
+            await provision_bucket(config)
         case _:
             raise ConfigError("objects.kind: nothing can be restored into memory", hint="use filesystem or s3")
 

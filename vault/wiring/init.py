@@ -24,7 +24,6 @@ from vault.services.people.access import Access
 from vault.services.surroundings import Surroundings
 from vault.storage.catalog.catalog import SqlCatalog, open_catalog
 from vault.storage.objects.filesystem import FilesystemObjectStore
-from vault.storage.s3.bucket import provision
 from vault.telemetry import Metrics
 from vault.threads import in_thread
 from vault.wiring.adapters import (
@@ -32,9 +31,9 @@ from vault.wiring.adapters import (
     SystemClock,
     catalog_place,
     keyring_replicas,
+    provision_bucket,
     root_directories,
     root_keys,
-    s3_settings,
 )
 from vault.wiring.files import Piece, refuse_unmakeable, refuse_unusable
 from vault.wiring.lineage import kept_keyring, no_catalog
@@ -182,9 +181,7 @@ async def _create_objects(config: Config, created: list[str]) -> None:
             await FilesystemObjectStore.create(config.objects_path)
             created.append(f"object store {config.objects_path}")
         case "s3":
-            settings = s3_settings(config)
-            await in_thread(provision, settings)
-            created.append(f"bucket {settings.bucket}")
+            created.append(f"bucket {await provision_bucket(config)}")
         case _:
             created.append("object store in memory: recordings end with the process")
 

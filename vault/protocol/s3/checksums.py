@@ -7,9 +7,7 @@ import binascii
 import hashlib
 from collections.abc import Callable, Mapping
 from functools import partial
-from typing import Final, Protocol
-
-from awscrt import checksums
+from typing import Any, Final, Protocol
 
 from vault.errors import Invalid
 
@@ -24,11 +22,17 @@ class Checksum(Protocol):
         """Return the checksum of all bytes, big-endian."""
 
 
+def _library() -> Any:
+    from awscrt import checksums  # noqa: PLC0415 - it is slow to load, and only such a checksum needs it
+
+    return checksums
+
+
 class _Crc:
     """A CRC whose library function continues from the last value."""
 
-    def __init__(self, run: Callable[[bytes, int], int], size: int) -> None:
-        self._run = run
+    def __init__(self, name: str, size: int) -> None:
+        self._run = getattr(_library(), name)
         self._size = size
         self._value = 0
 
@@ -42,8 +46,8 @@ class _Crc:
 class _XXHash:
     """An xxHash, in its canonical form."""
 
-    def __init__(self, begin: Callable[[], checksums.XXHash]) -> None:
-        self._running = begin()
+    def __init__(self, name: str) -> None:
+        self._running = getattr(_library().XXHash, name)()
         self._digest: bytes | None = None
 
     def update(self, data: bytes) -> None:
@@ -51,21 +55,21 @@ class _XXHash:
 
     def digest(self) -> bytes:
         if self._digest is None:
-            self._digest = self._running.finalize()
+            self._digest = bytes(self._running.finalize())
         return self._digest
 
 
 ALGORITHMS: Final[Mapping[str, Callable[[], Checksum]]] = {
-    "crc32": partial(_Crc, checksums.crc32, 4),
-    "crc32c": partial(_Crc, checksums.crc32c, 4),
-    "crc64nvme": partial(_Crc, checksums.crc64nvme, 8),
+    "crc32": partial(_Crc, "crc32", 4),
+    "crc32c": partial(_Crc, "crc32c", 4),
+    "crc64nvme": partial(_Crc, "crc64nvme", 8),
     "md5": partial(hashlib.md5, usedforsecurity=False),
     "sha1": partial(hashlib.sha1, usedforsecurity=False),
     "sha256": hashlib.sha256,
     "sha512": hashlib.sha512,
-    "xxhash64": partial(_XXHash, checksums.XXHash.new_xxhash64),
-    "xxhash3": partial(_XXHash, checksums.XXHash.new_xxhash3_64),
-    "xxhash128": partial(_XXHash, checksums.XXHash.new_xxhash3_128),
+    "xxhash64": partial(_XXHash, "new_xxhash64"),
+    "xxhash3": partial(_XXHash, "new_xxhash3_64"),
+    "xxhash128": partial(_XXHash, "new_xxhash3_128"),
 }
 """The algorithms by the NAME in x-amz-checksum-NAME. CRC-32C is that of RFC 3720, CRC-64/NVME that of the NVM Express
 command set specification 1.0, section 5.2.1.3.4."""

@@ -176,8 +176,9 @@ def tune() -> None:
         mallopt(_M_TRIM_THRESHOLD, _KEEP_BYTES)
     # The event loop must not wait five milliseconds for each worker thread that holds the interpreter lock.
     sys.setswitchinterval(_SWITCH_SECONDS)
-    gc.collect()
+    # Without a collection first: it would look through all of that, and find next to nothing.
     gc.freeze()
+    gc.enable()
     gc.set_threshold(_COLLECT_AFTER, 20, 20)
 
 
