@@ -2,11 +2,13 @@ import json
 import re
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import pytest
 from pydantic_core import to_json
 
 from tests.helpers import certificates as samples
+from vault import server
 from vault.access.permissions import Act, permits
 from vault.ids import CertificateId, HoldId, TokenId
 from vault.model import (
@@ -137,6 +139,13 @@ def test_every_query_parameter_with_an_effect_is_known_to_its_model():
 def test_only_public_operations_and_dialects_see_to_their_sender_themselves():
     raw = {each.path for each in OPERATIONS if each.raw and each.act is not None and not each.signed}
     assert raw == {f"/v1/ingest/{{tenant}}/{dialect}" for dialect in ("ws", "audiohook", "rtpengine")}
+
+
+def test_of_the_catalog_the_server_reads_rows_that_are_shown_as_they_are():
+    said = "".join(path.read_text() for path in Path(server.__file__).parent.rglob("*.py"))
+    rows = {"recording", "counted_hold", "counted_holds", "members", "first_members", "placers", "erasure", "erasures"}
+    rows |= {"certificate", "certificates", "tokens", "token_names", "ids_beginning"}
+    assert set(re.findall(r"\bcatalog\.(\w+)", said)) == rows
 
 
 KINDS = {"string": str, "integer": int, "number": (int, float), "boolean": bool, "null": type(None), "array": list}

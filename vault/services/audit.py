@@ -1,12 +1,14 @@
-"""Describes acts for the audit trail. The catalog writes an entry in its act's transaction or before the act."""
+"""Describes acts for the audit trail, and reads it. The catalog writes an entry in its act's transaction or before."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
 
-from vault.ids import TenantId
-from vault.model import AuditEvent, Principal, Token
+from vault.ids import TenantId, TokenId
+from vault.model import AuditEntry, AuditEvent, Principal, Token
+from vault.ports.audit import AuditLookup, AuditQuery, AuditTrail
+from vault.ports.tenants import TokenLookup
 from vault.telemetry import request_id
 
 
@@ -39,3 +41,30 @@ def event(
         target=target,
         detail=dict(detail or {}),
     )
+
+
+class TrailRows(AuditLookup, AuditTrail, TokenLookup, Protocol):
+    """The catalog methods that the trail needs."""
+
+
+class Trail:
+    """Reads the audit trail, and notes what changes nothing else."""
+
+    def __init__(self, *, catalog: TrailRows) -> None:
+        self._catalog = catalog
+
+    async def note(self, noted: AuditEvent) -> None:
+        """Return once the event is in the trail."""
+        await self._catalog.append_audit([noted])
+
+    async def read(self, query: AuditQuery) -> Sequence[AuditEntry]:
+        """Return one page; without a filter the oldest entries come in the order of their numbers."""
+        filters = (query.target, query.actor, query.event, query.since, query.until)
+        if query.newest_first or any(each is not None for each in filters):
+            return await self._catalog.audit_found(query)
+        return await self._catalog.audit_entries(after=query.beyond or 0, limit=query.limit, tenant=query.tenant)
+
+    async def actor(self, token: TokenId) -> str:
+        """Return a token as the trail writes who acted: its id and the name that it was issued with."""
+        found = await self._catalog.token(token)
+        return token if found is None else named(found)

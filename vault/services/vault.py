@@ -10,6 +10,7 @@ from vault.ports.journal import Journal
 from vault.ports.keys import Keyring
 from vault.ports.objects import ObjectStore
 from vault.ports.time import Clock
+from vault.services.audit import Trail
 from vault.services.certificates.batches import Certificates
 from vault.services.certificates.issuing import Certifier
 from vault.services.deletion.erasures import Erasures
@@ -54,6 +55,7 @@ class Vault:
     alerts: Alerts
     labels: Labels
     catalog: Catalog
+    """The server reads from it what is shown as it is stored; whatever decides or writes is a service's."""
     certificates: Certificates
     certifier: Certifier
     clock: Clock
@@ -85,5 +87,6 @@ class Vault:
     store: ObjectStore
     sweeper: Sweeper
     tenants: Tenants
+    trail: Trail
     reindexing: Reindexing
     uploads: Uploads

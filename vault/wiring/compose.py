@@ -18,6 +18,7 @@ from vault.ports.objects import ObjectStore
 from vault.retention.guards import Limits
 from vault.retention.periods import FLOOR
 from vault.server.webhooks import HttpMessenger
+from vault.services.audit import Trail
 from vault.services.certificates.batches import Certificates
 from vault.services.certificates.content import Identity
 from vault.services.certificates.issuing import Certifier
@@ -226,6 +227,7 @@ def compose(config: Config, surroundings: Surroundings, adapters: Adapters) -> V
         catalog=catalog, ingest=ingest, clock=clock, name=f"{socket.gethostname()}:{config.journal_path}"
     )
     return Vault(
+        trail=Trail(catalog=catalog),
         reindexing=Reindexing(catalog=catalog, keyring=keyring, index=index, tenants=tenants),
         repeats=Repeats(catalog=catalog, surroundings=surroundings, sealing_keys=lambda: adapters.keyring.backup_keys),
         access=access,

@@ -16,7 +16,6 @@ from vault.ports.audit import AuditQuery
 from vault.server.context import Admitted, query_id
 from vault.server.operation import Operations, told
 from vault.server.schemas import Body, Count, Instant, Moment, Sha256, TenantRef, render
-from vault.services.audit import named
 from vault.services.vault import Vault
 
 OPERATIONS: Final = Operations("administration")
@@ -104,23 +103,17 @@ async def read_audit(request: Admitted, wanted: ReadAudit) -> AuditPage:
         raise Invalid("after: the newest entries are continued with before")
     if not newest and wanted.before is not None:
         raise Invalid("before: the oldest entries are continued with after")
-    narrowed = (recording, wanted.actor, wanted.event, wanted.since, wanted.until)
-    if newest or any(each is not None for each in narrowed):
-        entries = await vault.catalog.audit_found(
-            AuditQuery(
-                tenant=tenant,
-                target=recording,
-                actor=await _named(vault, query_id(wanted.actor, "tok", "actor")),
-                event=wanted.event,
-                since=wanted.since,
-                until=wanted.until,
-                newest_first=newest,
-                beyond=wanted.before if newest else wanted.after or None,
-                limit=wanted.limit,
-            )
+    token = query_id(wanted.actor, "tok", "actor")
+    entries = await vault.trail.read(
+        wanted.into(
+            AuditQuery,
+            tenant=tenant,
+            target=recording,
+            actor=None if token is None else await vault.trail.actor(TokenId(token)),
+            newest_first=newest,
+            beyond=wanted.before if newest else wanted.after or None,
         )
-    else:
-        entries = await vault.catalog.audit_entries(after=wanted.after, limit=wanted.limit, tenant=tenant)
+    )
     return AuditPage(
         entries=[_entry(each) for each in entries],
         after=entries[-1].seq if entries and not newest else wanted.after,
@@ -132,14 +125,6 @@ async def _safeguarded(vault: Vault, recording: str | None) -> bool:
     """Tell whether a safeguarding hold keeps the recording."""
     holds = [] if recording is None else await vault.holds.in_force_on(RecordingId(recording))
     return any(hold.kind is HoldKind.SAFEGUARDING for hold in holds)
-
-
-async def _named(vault: Vault, token: str | None) -> str | None:
-    """Return a token as the trail writes who acted: its id and the name that it was issued with."""
-    if token is None:
-        return None
-    found = await vault.catalog.token(TokenId(token))
-    return token if found is None else named(found)
 
 
 def _entry(entry: AuditEntry) -> _Entry:

@@ -79,9 +79,7 @@ async def _note(request: web.Request) -> web.Response:
     too_large = Invalid("the event has more of a body than an event has", hint=_SENDS)
     await small_body(request, limit=_MAX_EVENT_BYTES, too_large=too_large)
     detail = {"dialect": _DIALECT, "event": event_name(request.headers)}
-    await request.app[VAULT].catalog.append_audit(
-        [event("recorder.event", recorder.actor, tenant=recorder.tenant, detail=detail)]
-    )
+    await recorder.vault.trail.note(event("recorder.event", recorder.actor, tenant=recorder.tenant, detail=detail))
     return web.Response(status=204)
 
 
