@@ -258,6 +258,15 @@ async def recording_of(request: Admitted) -> model.Recording:
 
 
 @OPERATIONS(
+    "POST /v1/recordings/search",
+    Act.RECORDING_LIST,
+    told(_PAGE, RecordingPage),
+    name="searchRecordings",
+    summary="The same list, with the number in the body instead of the address",
+    body=SearchRecordings,
+    headers=("Purpose",),
+)
+@OPERATIONS(
     "GET /v1/recordings",
     Act.RECORDING_LIST,
     told(_PAGE, RecordingPage),
@@ -266,22 +275,6 @@ async def recording_of(request: Admitted) -> model.Recording:
 )
 async def list_recordings(request: Admitted, wanted: SearchRecordings) -> RecordingPage:
     """List recordings, newest call first, without personal facts."""
-    return await _page(request, wanted)
-
-
-@OPERATIONS(
-    "POST /v1/recordings/search",
-    Act.RECORDING_LIST,
-    told(_PAGE, RecordingPage),
-    body=SearchRecordings,
-    headers=("Purpose",),
-)
-async def search_recordings(request: Admitted, wanted: SearchRecordings) -> RecordingPage:
-    """The same list, with the number in the body instead of the address."""
-    return await _page(request, wanted)
-
-
-async def _page(request: Admitted, wanted: SearchRecordings) -> RecordingPage:
     vault, actor = request.vault, request.actor
     tenant = await request.within(wanted.tenant)
     before = query_id(wanted.before, "rec", "before")

@@ -246,13 +246,6 @@ async def _head(request: Admitted) -> web.Response:
         )
 
 
-async def _terminate(request: Admitted) -> web.Response:
-    tus.require_version(request.http.headers)
-    writer = Writer()
-    await request.vault.uploads.terminate(request.tenant, path_upload(request), writer, actor=request.actor)
-    return web.Response(status=204)
-
-
 async def _by_protocol(request: Admitted, one: Handler, other: Handler) -> web.StreamResponse:
     """Answer as tus does with `one`, or as the IETF's protocol does, where that is spoken, with `other`."""
     return await (other if ietf.is_ietf(request.http.headers) else one)(request)
@@ -291,7 +284,12 @@ async def append_upload(request: Admitted) -> web.StreamResponse:
 )
 async def terminate_upload(request: Admitted) -> web.StreamResponse:
     """Withdraw an unfinished upload: it ends as truncated, and is kept."""
-    return await _by_protocol(request, _terminate, cancel)
+    alone = ietf.is_ietf(request.http.headers)
+    if not alone:
+        tus.require_version(request.http.headers)
+    upload = path_upload(request)
+    await request.vault.uploads.terminate(request.tenant, upload, Writer(), actor=request.actor, alone=alone)
+    return web.Response(status=204)
 
 
 @OPERATIONS(
@@ -434,13 +432,6 @@ async def head(request: Admitted) -> web.Response:
         if standing.session is not None and standing.session.complete:
             await uploads.settle(standing.session)
         return web.Response(status=204, headers={**_state(request, standing), "Cache-Control": "no-store"})
-
-
-async def cancel(request: Admitted) -> web.Response:
-    """Withdraw an upload (Upload Cancellation)."""
-    writer = Writer()
-    await request.vault.uploads.terminate(request.tenant, path_upload(request), writer, actor=request.actor, alone=True)
-    return web.Response(status=204)
 
 
 async def _settle(request: Admitted, session: IngestSession, *, complete: bool) -> None:
