@@ -17,7 +17,9 @@ from tests.helpers.openbao import fragile_openbao, openbao
 from tests.helpers.postgres import postgres, postgres_settings, postgres_template
 from tests.helpers.seaweed import seaweed
 from tests.helpers.softhsm import softhsm
+from vault.storage.catalog import postgres as postgres_engines
 from vault.storage.catalog import schema
+from vault.storage.catalog import sqlite as sqlite_engines
 from vault.telemetry import Metrics
 
 __all__ = [
@@ -47,6 +49,9 @@ def done_once():
     """Do once in a run what every new catalog and every new client of AWS would do again alike."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(schema, "upgrade", catalog_template.upgrade)
+        for database in (postgres_engines, sqlite_engines):
+            for name in ("writing_engine", "reading_engine"):
+                patch.setattr(database, name, catalog_template.compiled_once(getattr(database, name)))
         patch.setattr(Metrics, "__init__", declared(Metrics.__init__))
         patch.setattr(botocore.session, "create_loader", functools.cache(botocore.session.create_loader))
         patch.setattr(httpsession, "get_cert_path", authorities(httpsession.get_cert_path))

@@ -1,11 +1,13 @@
-"""New catalogs on SQLite without the time of each migration: the migrations run once; every catalog gets the result."""
+"""New catalogs without what each does alike: migrations on SQLite run once, and a statement is compiled once."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import sqlalchemy as sa
+from sqlalchemy.ext.asyncio import AsyncEngine
 
 from vault.storage.catalog import schema
 
@@ -39,3 +41,20 @@ def upgrade(connection: sa.Connection) -> None:
         return
     for statement in _statements():
         connection.exec_driver_sql(statement)
+
+
+def compiled_once(engine_at: Callable[[Any], AsyncEngine]) -> Callable[[Any], AsyncEngine]:
+    """Have all engines of one kind share what the first of them has compiled."""
+    compiled: dict[bool, tuple[sa.Dialect, dict[Any, Any]]] = {}
+
+    def made(place: Any) -> AsyncEngine:
+        engine = engine_at(place)
+        own = engine.sync_engine
+        dialect, cache = compiled.setdefault(place is None, (own.dialect, {}))
+        # It knows what it talks to once its own engine has connected.
+        if dialect is own.dialect or dialect.server_version_info is not None:
+            own.dialect = dialect
+            own.update_execution_options(compiled_cache=cache)
+        return engine
+
+    return made
