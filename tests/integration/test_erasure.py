@@ -226,6 +226,19 @@ async def test_what_a_hold_protects_is_refused_with_the_hold_and_its_matter(app)
     assert (await app.play(free)).body == AUDIO
 
 
+async def test_an_erasure_takes_one_of_the_adjoining_recordings_that_a_released_hold_has_one_pin_on(app):
+    one, other = [await app.upload(f"adjoining-{number}", AUDIO) for number in range(2)]
+    hold = (await app.hold(one, other)).json["id"]
+    assert [pin.last - pin.first for pin in app.vault.keyring.pins()] == [1, 1], "adjoining keys are one pin a part"
+    await app.ask("POST", f"/v1/holds/{hold}/release", body={"reason": "settled"})
+    await approvals.approve(app, f"/v1/holds/{hold}", Role.DPO)
+    app.clock.advance(days=1, minutes=1)
+    done = await erase(app, one)
+    assert outcomes(done) == {one: "erased"}
+    assert ((await app.play(one)).status, (await app.play(other)).body) == (410, AUDIO)
+    assert {pin.first for pin in app.vault.keyring.pins()} == {(await app.vault.catalog.recording(other)).audio.leaf}
+
+
 async def test_a_queued_erasure_fires_by_itself_once_every_hold_has_ended_and_its_grace_has_passed(app):
     held = await app.upload("held", AUDIO)
     holds = [(await app.hold(held, matter=matter)).json["id"] for matter in ("A", "B")]

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Coroutine
-from dataclasses import dataclass
+from collections.abc import Coroutine, Iterable
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, ClassVar
@@ -53,6 +53,11 @@ class Retirement:
     used: dict[Cohort, int]
     since: int
     below: int
+
+
+def leaves_of(pins: Iterable[Pin]) -> set[Pin]:
+    """Return one pin for each leaf: what adjoins is one pin in the keyring, however it was placed."""
+    return {replace(pin, first=leaf, last=leaf) for pin in pins for leaf in range(pin.first, pin.last + 1)}
 
 
 class KeyringMachine(RuleBasedStateMachine):
@@ -188,14 +193,14 @@ class KeyringMachine(RuleBasedStateMachine):
                 self.act("pin", [pin], None)
             self.world.plan.arm(None, "lost")
             return
-        if self.act("pin", [pin], crash) or pin in self.keyring.pins():
-            self.pins.add(pin)
+        if self.act("pin", [pin], crash) or self.keyring.has_pins([pin]):
+            self.pins |= leaves_of([pin])
 
     @precondition(lambda self: self.pins)
     @rule(data=st.data(), crash=crashes)
     def release(self, data: st.DataObject, crash: tuple[int, str] | None) -> None:
         pin = data.draw(st.sampled_from(sorted(self.pins, key=repr)))
-        if self.act("unpin", [pin], crash) or pin not in self.keyring.pins():
+        if self.act("unpin", [pin], crash) or not self.keyring.has_pins([pin]):
             self.pins.discard(pin)
 
     @rule(data=st.data(), crash=crashes)
@@ -345,7 +350,7 @@ class KeyringMachine(RuleBasedStateMachine):
     @invariant()
     def pins_are_exactly_what_was_acknowledged(self) -> None:
         if hasattr(self, "keyring"):
-            assert set(self.keyring.pins()) == self.pins
+            assert leaves_of(self.keyring.pins()) == self.pins
 
     @invariant()
     def a_trial_vault_stays_one_and_no_other_becomes_one(self) -> None:

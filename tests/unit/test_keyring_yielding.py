@@ -11,7 +11,7 @@ from vault.crypto import ggm
 from vault.errors import UnderHold
 from vault.ids import TenantId
 from vault.keystore import state
-from vault.keystore.state import Page, State
+from vault.keystore.state import Page, State, gathered
 from vault.model import Cohort, Coordinate, Part, Pin, ShredPlan
 
 ACME = TenantId("acme")
@@ -34,7 +34,7 @@ def world(*pins: Pin) -> State:
         swept_through=None,
         lease_ms=15_000,
         backup_key=bytes(32),
-        pages={ACME: Page(tenant=ACME, cohorts={COHORT: cover}, pins=frozenset(pins))},
+        pages={ACME: Page(tenant=ACME, cohorts={COHORT: cover}, pins=gathered(pins))},
     )
 
 

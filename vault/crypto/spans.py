@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from array import array
 from bisect import bisect_right
 from collections.abc import Iterable
 
@@ -72,3 +73,32 @@ def contain(spans: Spans, span: Span) -> bool:
     """Tell whether every leaf of `span` is in `spans`."""
     at = bisect_right(spans, span[0], key=lambda each: each[0]) - 1
     return at >= 0 and spans[at][1] >= span[1]
+
+
+class Runs:
+    """A set of leaves of which there may be millions of runs: eight bytes each. It is immutable."""
+
+    __slots__ = ("_firsts", "_lasts")
+
+    def __init__(self, spans: Spans) -> None:
+        self._firsts = array("I", [first for first, _ in spans])
+        self._lasts = array("I", [last for _, last in spans])
+
+    @property
+    def spans(self) -> Spans:
+        """All its runs."""
+        return tuple(zip(self._firsts, self._lasts, strict=True))
+
+    def at(self, leaf: int) -> Span | None:
+        """Return the run that has this leaf; None if none has."""
+        place = bisect_right(self._firsts, leaf) - 1
+        return (self._firsts[place], self._lasts[place]) if place >= 0 and self._lasts[place] >= leaf else None
+
+    def __len__(self) -> int:
+        return len(self._firsts)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Runs) and (self._firsts, self._lasts) == (other._firsts, other._lasts)
+
+    def __hash__(self) -> int:
+        return hash((self._firsts.tobytes(), self._lasts.tobytes()))

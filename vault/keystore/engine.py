@@ -14,7 +14,7 @@ from datetime import timedelta
 from typing import Final
 
 from vault.crypto import spans
-from vault.crypto.spans import Span
+from vault.crypto.spans import Span, Spans
 from vault.errors import ConfigError, Destroyed, IntegrityError, Unavailable, VaultError
 from vault.keystore import recovery, sealing
 from vault.keystore import state as states
@@ -135,6 +135,10 @@ class Engine:
         """Tell whether a shred under way takes any leaf of `span`."""
         return any(spans.overlap(taken.of(cohort), span) for taken in self._closing.values())
 
+    def closing(self, cohort: Cohort) -> Spans:
+        """Return the leaves that shreds under way take of a cohort."""
+        return spans.union(span for taken in self._closing.values() for span in taken.of(cohort))
+
     def _renew(self, looked_at: float) -> None:
         self._fresh_until = max(self._fresh_until, looked_at + self.lease.total_seconds())
 
@@ -238,7 +242,7 @@ class Engine:
             trial=state.trial is True,
             tenants=len(state.pages),
             cohorts=states.size(state),
-            pins=sum(len(page.pins) for page in state.pages.values()),
+            pins=states.pin_count(state),
             write_quorum=self._replicas.write_quorum,
             replicas=[self._replica_status(store, survey) for store in self._replicas.stores],
         )

@@ -8,13 +8,14 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import ClassVar, Final
 
-from vault.crypto import ggm
+from vault.crypto import ggm, spans
 from vault.crypto.spans import Span
 from vault.errors import ConfigError, IntegrityError, Shredded, TooLate, Unavailable
 from vault.ids import TenantId
@@ -23,7 +24,7 @@ from vault.keystore import state as states
 from vault.keystore.engine import Engine
 from vault.keystore.replicas import Rank, Replicas
 from vault.keystore.root.common import MeteredRootKeys
-from vault.keystore.state import State
+from vault.keystore.state import Page, State
 from vault.model import Cohort, Coordinate, DataKey, Finding, Part, Pin, ShredPlan, ShredReceipt
 from vault.ports.keys import KeyringStatus, KeyringStore, RootKeyProvider
 from vault.ports.time import Clock, Entropy
@@ -230,15 +231,45 @@ class Keyring:
         """Tell whether that shred would make any leaf underivable."""
         return states.has_due(self._engine.state, plan)
 
-    def pins(self, tenant: TenantId | None = None) -> Sequence[Pin]:
-        """Return the pins, of one tenant or all."""
-        pages = self._engine.state.pages
-        chosen = pages.values() if tenant is None else [pages[tenant]] if tenant in pages else []
-        return [pin for page in chosen for pin in page.pins]
+    def living(self, cohort: Cohort, leaves: Collection[int]) -> AbstractSet[int]:
+        """Return which of these leaves still have a key."""
+        cover = self._engine.state.cover(cohort)
+        asked = spans.points(leaves)
+        left = () if cover is None else spans.intersect(asked, ggm.spans(cover))
+        gone = self._engine.closing(cohort)
+        return {leaf for first, last in spans.subtract(left, gone) for leaf in range(first, last + 1)}
 
-    def tags(self, tenant: TenantId) -> frozenset[bytes]:
-        """Return the tags of the tenant's pins."""
-        return frozenset(pin.tag for pin in self.pins(tenant))
+    def pins(self, tenant: TenantId | None = None, *, tags: Collection[bytes] | None = None) -> Sequence[Pin]:
+        """Return the pins, of one tenant or all, with `tags` only those under these."""
+        chosen = (states.listed(page.pins, tags=tags) for page in self._pages(tenant))
+        return [pin for some in chosen for pin in some]
+
+    def pins_on(self, place: Coordinate) -> Sequence[Pin]:
+        """Return the pins that keep one key."""
+        page = self._engine.state.pages.get(place.cohort.tenant)
+        found = [] if page is None else page.pins.get(place.cohort, {}).items()
+        runs = [(tag, run) for tag, each in found if (run := each.at(place.leaf)) is not None]
+        return [Pin(cohort=place.cohort, first=first, last=last, tag=tag) for tag, (first, last) in runs]
+
+    def has_pins(self, pins: Sequence[Pin]) -> bool:
+        """Tell whether every leaf of these is pinned under their tags."""
+        return states.lacks_no_pin(self._engine.state, pins)
+
+    def tags(
+        self, tenant: TenantId | None = None, *, within: Collection[Cohort] | None = None
+    ) -> Mapping[bytes, TenantId]:
+        """Return the tags of the pins, of one tenant or all, each with its tenant; `within` only these cohorts."""
+        return {
+            tag: page.tenant
+            for page in self._pages(tenant)
+            for cohort, by_tag in page.pins.items()
+            if within is None or cohort in within
+            for tag in by_tag
+        }
+
+    def _pages(self, tenant: TenantId | None) -> Collection[Page]:
+        pages = self._engine.state.pages
+        return pages.values() if tenant is None else [pages[tenant]] if tenant in pages else []
 
     @asynccontextmanager
     async def writer(self) -> AsyncIterator[Writer]:
@@ -316,7 +347,7 @@ class Writer:
         await self._revise(state, states.pinned(state, pins))
 
     async def unpin(self, pins: Sequence[Pin]) -> None:
-        """Drop exactly these pins; absent ones are fine."""
+        """Drop exactly these leaves under these tags; absent ones are fine."""
         state = await self._state()
         await self._revise(state, states.unpinned(state, pins))
 

@@ -13,7 +13,7 @@ from vault.format.keyring import INDEX, PAGES, Head, Index, PageRecord, PageRef,
 from vault.ids import TenantId
 from vault.keystore import sealing
 from vault.keystore.replicas import Survey, gather_blobs
-from vault.keystore.state import Page, State
+from vault.keystore.state import Page, State, gathered, listed
 from vault.ports.keys import KeyringStore, RootKeyProvider
 from vault.ports.time import Entropy
 from vault.threads import in_thread
@@ -73,7 +73,9 @@ def stage(
             continue
         key = entropy(32)
         record = PageRecord(
-            tenant=tenant, cohorts={cohort: cover.nodes for cohort, cover in page.cohorts.items()}, pins=page.pins
+            tenant=tenant,
+            cohorts={cohort: cover.nodes for cohort, cover in page.cohorts.items()},
+            pins=frozenset(listed(page.pins)),
         )
         sealed = sealing.seal_page(key, state.keyring, record)
         refs[tenant] = PageRef(
@@ -175,7 +177,7 @@ def _opened(index: Index, pages: dict[TenantId, Page], blobs: Mapping[str, bytes
             continue
         record = sealing.open_page(ref.key, index.keyring, ref.tenant, blobs[f"{PAGES}/{ref.name}"])
         covers = {cohort: Cover.of(nodes) for cohort, nodes in record.cohorts.items()}
-        pages[ref.tenant] = Page(tenant=ref.tenant, cohorts=covers, pins=record.pins)
+        pages[ref.tenant] = Page(tenant=ref.tenant, cohorts=covers, pins=gathered(record.pins))
     return State(
         keyring=index.keyring,
         epoch=index.epoch,

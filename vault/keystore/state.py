@@ -7,14 +7,14 @@ by identity which pages to write.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
 from vault.crypto import ggm, spans
 from vault.crypto.ggm import Cover
-from vault.crypto.spans import Span, Spans
+from vault.crypto.spans import Runs, Span, Spans
 from vault.errors import IntegrityError, Invalid, TooLate, Unavailable, UnderHold
 from vault.format.keyring import TAG_BYTES
 from vault.ids import TenantId
@@ -35,13 +35,35 @@ def from_unix_ms(ms: int) -> datetime:
     return _EPOCH + ms * _MS
 
 
+Pins = Mapping[Cohort, Mapping[bytes, Runs]]
+"""The pinned leaves of each cohort by tag; a cohort or a tag without any is not in it."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Page:
-    """One tenant's trees and pins."""
+    """One tenant's trees and pins. A change leaves what it does not touch the same objects, cohort by cohort."""
 
     tenant: TenantId
     cohorts: Mapping[Cohort, Cover] = field(repr=False)
-    pins: frozenset[Pin]
+    pins: Pins
+
+
+def gathered(pins: Iterable[Pin]) -> dict[Cohort, dict[bytes, Runs]]:
+    """Return pins by cohort and tag; those of one tag that overlap or adjoin become one run."""
+    found: defaultdict[Cohort, defaultdict[bytes, list[Span]]] = defaultdict(lambda: defaultdict(list))
+    for pin in pins:
+        found[pin.cohort][pin.tag].append((pin.first, pin.last))
+    return {cohort: {tag: Runs(spans.union(runs)) for tag, runs in by_tag.items()} for cohort, by_tag in found.items()}
+
+
+def listed(pins: Pins, *, tags: Collection[bytes] | None = None) -> Iterator[Pin]:
+    """Yield one pin for each run, with `tags` only for those under these."""
+    for cohort, by_tag in pins.items():
+        for tag, runs in by_tag.items():
+            if tags is not None and tag not in tags:
+                continue
+            for first, last in runs.spans:
+                yield Pin(cohort=cohort, first=first, last=last, tag=tag)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,6 +96,18 @@ def size(state: State) -> int:
     return sum(len(page.cohorts) for page in state.pages.values())
 
 
+def pin_count(state: State) -> int:
+    """Return the number of pins: of runs under one tag."""
+    return sum(len(runs) for _, _, runs in _every_pin(state))
+
+
+def _every_pin(state: State) -> Iterator[tuple[Cohort, bytes, Runs]]:
+    for page in state.pages.values():
+        for cohort, by_tag in page.pins.items():
+            for tag, runs in by_tag.items():
+                yield cohort, tag, runs
+
+
 def plant(state: State, cohorts: Mapping[Cohort, bytes]) -> State:
     """Give each missing cohort a tree over its seed.
 
@@ -90,7 +124,7 @@ def plant(state: State, cohorts: Mapping[Cohort, bytes]) -> State:
             raise TooLate("the cohort's period has been swept; nothing can be kept under it any more")
     pages = dict(state.pages)
     for tenant in {cohort.tenant for cohort in missing}:
-        page = pages.get(tenant) or Page(tenant=tenant, cohorts={}, pins=frozenset())
+        page = pages.get(tenant) or Page(tenant=tenant, cohorts={}, pins={})
         trees = {cohort: ggm.plant(seed) for cohort, seed in missing.items() if cohort.tenant == tenant}
         pages[tenant] = replace(page, cohorts={**page.cohorts, **trees})
     return replace(state, pages=pages)
@@ -98,27 +132,57 @@ def plant(state: State, cohorts: Mapping[Cohort, bytes]) -> State:
 
 def pinned(state: State, pins: Iterable[Pin]) -> State:
     """Add pins; TooLate unless every leaf of each has a key."""
-    fresh = frozenset(pins)
+    fresh = list(pins)
     for pin in fresh:
         check_pin(pin)
-        cover = state.cover(pin.cohort)
-        if cover is None or not spans.contain(ggm.spans(cover), (pin.first, pin.last)):
+    added = gathered(fresh)
+    for cohort, by_tag in added.items():
+        cover = state.cover(cohort)
+        living = () if cover is None else ggm.spans(cover)
+        if any(spans.subtract(runs.spans, living) for runs in by_tag.values()):
             raise TooLate("a key to be held no longer exists; nothing was pinned")
-    pages = dict(state.pages)
-    for tenant, added in _by_tenant(fresh).items():
-        if not added <= pages[tenant].pins:
-            pages[tenant] = replace(pages[tenant], pins=pages[tenant].pins | added)
-    return replace(state, pages=pages)
+    return _changed_pins(state, added, lambda there, more: spans.union((*there, *more)))
 
 
 def unpinned(state: State, pins: Iterable[Pin]) -> State:
-    """Drop exactly these pins; absent ones are fine."""
+    """Drop exactly these leaves under these tags; absent ones are fine."""
+    return _changed_pins(state, gathered(pins), spans.subtract)
+
+
+def _changed_pins(state: State, change: Pins, combine: Callable[[Spans, Spans], Spans]) -> State:
     pages = dict(state.pages)
-    for tenant, dropped in _by_tenant(pins).items():
-        page = pages.get(tenant)
-        if page is not None and not page.pins.isdisjoint(dropped):
-            pages[tenant] = replace(page, pins=page.pins - dropped)
+    for cohort, by_tag in change.items():
+        page = pages.get(cohort.tenant)
+        if page is None:
+            continue
+        before = page.pins.get(cohort, {})
+        after = dict(before)
+        for tag, runs in by_tag.items():
+            there = before[tag].spans if tag in before else ()
+            combined = combine(there, runs.spans)
+            if not combined:
+                after.pop(tag, None)
+            elif combined != there:
+                after[tag] = Runs(combined)
+        if after != before:
+            pages[cohort.tenant] = replace(page, pins=_with(page.pins, cohort, after))
     return replace(state, pages=pages)
+
+
+def _with(pins: Pins, cohort: Cohort, by_tag: Mapping[bytes, Runs]) -> Pins:
+    others = {each: mine for each, mine in pins.items() if each != cohort}
+    return {**others, cohort: by_tag} if by_tag else others
+
+
+def lacks_no_pin(state: State, pins: Iterable[Pin]) -> bool:
+    """Tell whether every leaf of these pins is pinned under its tag."""
+    for cohort, by_tag in gathered(pins).items():
+        page = state.pages.get(cohort.tenant)
+        there = {} if page is None else page.pins.get(cohort, {})
+        for tag, runs in by_tag.items():
+            if spans.subtract(runs.spans, there[tag].spans if tag in there else ()):
+                return False
+    return True
 
 
 def check_pin(pin: Pin) -> None:
@@ -176,28 +240,26 @@ def taking(state: State, plan: ShredPlan) -> Taking:
     leaves = _points(plan.leaves)
     kept: dict[Cohort, list[tuple[int, int]]] = defaultdict(list)
     yielding: dict[Cohort, list[tuple[int, int]]] = defaultdict(list)
-    dropped = frozenset(plan.unpin)
-    for page in state.pages.values():
-        for pin in page.pins - dropped:
-            (yielding if pin.tag in plan.yielding else kept)[pin.cohort].append((pin.first, pin.last))
-    for cohort, runs in leaves.items():
+    for cohort, tag, runs in _every_pin(unpinned(state, plan.unpin)):
+        (yielding if tag in plan.yielding else kept)[cohort] += runs.spans
+    for cohort, named in leaves.items():
         cover = state.cover(cohort)
         if cover is None:
             continue
-        held = spans.intersect(runs, spans.union(kept.get(cohort, ())))
+        held = spans.intersect(named, spans.union(kept.get(cohort, ())))
         if spans.intersect(held, ggm.spans(cover)):
             raise UnderHold("the keyring holds a pin on a recording to be shredded; nothing was deleted")
-    for cohort, runs in _points(plan.keep).items():
-        kept[cohort] += runs
+    for cohort, saved in _points(plan.keep).items():
+        kept[cohort] += saved
     return Taking(
         tenants=plan.drop_tenants,
         leaves=leaves,
-        expired={cohort: spans.union(runs) for cohort, runs in plan.expired.items()},
+        expired={cohort: spans.union(each) for cohort, each in plan.expired.items()},
         due_through=plan.due_through,
         metadata_through=plan.metadata_through,
         spared=plan.spared,
-        kept={cohort: spans.union(runs) for cohort, runs in kept.items()},
-        yielding={cohort: spans.union(runs) for cohort, runs in yielding.items()},
+        kept={cohort: spans.union(each) for cohort, each in kept.items()},
+        yielding={cohort: spans.union(each) for cohort, each in yielding.items()},
     )
 
 
@@ -248,12 +310,21 @@ def _carved(page: Page, taken: Taking) -> Page:
             cohorts[cohort] = cover if left.nodes == cover.nodes else left
     if all(cohorts.get(cohort) is cover for cohort, cover in page.cohorts.items()):
         return page
-    pins = frozenset(
-        pin
-        for pin in page.pins
-        if pin.cohort in cohorts and spans.overlap(ggm.spans(cohorts[pin.cohort]), (pin.first, pin.last))
-    )
-    return replace(page, cohorts=cohorts, pins=pins)
+    pins = dict(page.pins)
+    for cohort, by_tag in page.pins.items():
+        if cohorts.get(cohort) is page.cohorts[cohort]:
+            continue
+        living = ggm.spans(cohorts[cohort]) if cohort in cohorts else ()
+        staying = {tag: _living(runs, living) for tag, runs in by_tag.items()}
+        if staying != by_tag:
+            pins[cohort] = {tag: runs for tag, runs in staying.items() if len(runs)}
+    return replace(page, cohorts=cohorts, pins={cohort: by_tag for cohort, by_tag in pins.items() if by_tag})
+
+
+def _living(runs: Runs, living: Spans) -> Runs:
+    """Return the runs of which any leaf lives."""
+    left = tuple(run for run in runs.spans if spans.overlap(living, run))
+    return runs if len(left) == len(runs) else Runs(left)
 
 
 def retired(state: State, used: Mapping[Cohort, int], *, since: int, below: int) -> State:
@@ -272,8 +343,8 @@ def retired(state: State, used: Mapping[Cohort, int], *, since: int, below: int)
             kept[cohort].append((0, count - 1))
             if cohort.part is Part.METADATA:
                 kept[cohort].append((INDEX_LEAF, INDEX_LEAF))
-    for pin in (pin for page in state.pages.values() for pin in page.pins):
-        kept[pin.cohort].append((pin.first, pin.last))
+    for cohort, _, runs in _every_pin(state):
+        kept[cohort] += runs.spans
     left = {tenant: _retired(page, kept, range(since, below)) for tenant, page in state.pages.items()}
     return replace(state, pages={tenant: page for tenant, page in left.items() if page.cohorts})
 
@@ -325,16 +396,9 @@ def _check_survivors(old: Cover, new: Cover | None, taken: Spans) -> None:
         raise IntegrityError("the new tree derives other keys than the old one; nothing was destroyed")
 
 
-def _pins(state: State, tenant: TenantId) -> frozenset[Pin]:
+def _pins(state: State, tenant: TenantId) -> Pins:
     page = state.pages.get(tenant)
-    return page.pins if page else frozenset()
-
-
-def _by_tenant(pins: Iterable[Pin]) -> dict[TenantId, frozenset[Pin]]:
-    found: dict[TenantId, set[Pin]] = defaultdict(set)
-    for pin in pins:
-        found[pin.cohort.tenant].add(pin)
-    return {tenant: frozenset(each) for tenant, each in found.items()}
+    return page.pins if page else {}
 
 
 def _points(coordinates: Iterable[Coordinate]) -> dict[Cohort, Spans]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
@@ -115,7 +115,7 @@ class KeyringWriter(Protocol):
         """Add pins; TooLate unless all their leaves have keys. It may be repeated."""
 
     async def unpin(self, pins: Sequence[Pin]) -> None:
-        """Remove exactly these pins; absent ones are ignored."""
+        """Remove exactly these leaves under these tags; absent ones are ignored."""
 
     async def retire(self, used: Mapping[Cohort, int], *, since: int, below: int) -> int:
         """Remove the unused leaves of the closed generations `since` to `below - 1`. It may be repeated.
@@ -214,11 +214,25 @@ class Keyring(Protocol):
     def has_due(self, plan: ShredPlan) -> bool:
         """Tell whether the shred would destroy any key."""
 
-    def pins(self, tenant: TenantId | None = None) -> Sequence[Pin]:
-        """Return the pins of one tenant, or of all."""
+    def living(self, cohort: Cohort, leaves: Collection[int]) -> AbstractSet[int]:
+        """Return which of these leaves still have a key, as `derivable` tells of one."""
 
-    def tags(self, tenant: TenantId) -> frozenset[bytes]:
-        """Return the tags of the tenant's pins."""
+    def pins(self, tenant: TenantId | None = None, *, tags: Collection[bytes] | None = None) -> Sequence[Pin]:
+        """Return the pins of one tenant, or of all, with `tags` only those under these.
+
+        There may be millions. Leaves of one cohort and tag that adjoin are one pin, however they were placed.
+        """
+
+    def pins_on(self, place: Coordinate) -> Sequence[Pin]:
+        """Return the pins that keep one key."""
+
+    def has_pins(self, pins: Sequence[Pin]) -> bool:
+        """Tell whether every leaf of these is pinned under their tags."""
+
+    def tags(
+        self, tenant: TenantId | None = None, *, within: Collection[Cohort] | None = None
+    ) -> Mapping[bytes, TenantId]:
+        """Return the tags of the pins of one tenant, or of all, each with its tenant; `within` only these cohorts."""
 
     def writer(self) -> AbstractAsyncContextManager[KeyringWriter]:
         """Become the single writer of this keyring, among all processes, with the newest state."""

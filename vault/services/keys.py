@@ -43,7 +43,7 @@ class Rotation:
 
 def is_pinned(keyring: Keyring, place: Coordinate) -> bool:
     """Tell whether a pin is on the key at a coordinate; reads memory only."""
-    return any(pin.is_on(place) for pin in keyring.pins(place.cohort.tenant))
+    return bool(keyring.pins_on(place))
 
 
 class KeyRows(LeafRows, RecordingCounts, SettingRows, AuditTrail, Protocol):

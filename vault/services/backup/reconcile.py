@@ -142,10 +142,10 @@ class ReconcilerRows(
 
 async def unknown_pins(catalog: PinRows, keyring: Keyring) -> dict[bytes, list[Pin]]:
     """Return the pins whose hold the catalog does not know, by tag."""
-    by_tag: dict[bytes, list[Pin]] = defaultdict(list)
-    for pin in keyring.pins():
-        by_tag[pin.tag].append(pin)
-    return {tag: pins for tag, pins in by_tag.items() if not await _knows(catalog, tag)}
+    found: dict[bytes, list[Pin]] = {tag: [] for tag in keyring.tags() if not await _knows(catalog, tag)}
+    for pin in keyring.pins(tags=found) if found else ():
+        found[pin.tag].append(pin)
+    return found
 
 
 class Reconciler:
@@ -283,7 +283,7 @@ class Reconciler:
             return None
         kept = [row for row in rows if self._keyring.derivable(row.audio)]
         pins = pins_of(self._keyring, hold, kept)
-        missing = set(pins) - set(self._keyring.pins(hold.tenant))
+        missing = not self._keyring.has_pins(pins)
         if missing:
             await writer.pin(pins)
         if len(kept) == len(rows) and kept:
@@ -317,7 +317,7 @@ class Reconciler:
 
     async def _rebuild_holds(self, scan: _Scan, found: Rebuilt) -> list[HoldId]:
         """Give every unknown pin a hold: a pin without one can be neither reviewed nor released."""
-        tenants = {pin.tag: pin.cohort.tenant for pin in self._keyring.pins()}
+        tenants = self._keyring.tags()
         now = self._clock.now()
         rebuilt: list[HoldId] = []
         for tag, recordings in scan.held.items():

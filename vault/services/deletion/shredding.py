@@ -240,7 +240,7 @@ class Shredder:
             spared=shred.spared,
             leaves=leaves,
             keep=frozenset(row.audio for row in kept) | await self.outliving(shred, kept),
-            unpin=tuple(unpin) if shred.due_through is not None else _on(unpin, leaves),
+            unpin=tuple(unpin) if shred.due_through is not None else _on(self._keyring, unpin, leaves),
             expired=expired or {},
             yielding=await self.yielding(),
         )
@@ -505,10 +505,15 @@ def closing(erasures: Sequence[Erasure]) -> list[AuditEvent]:
     ]
 
 
-def _on(pins: Sequence[Pin], leaves: frozenset[Coordinate]) -> tuple[Pin, ...]:
-    """Return the pins on single leaves of `leaves`."""
-    places = {(place.cohort, place.leaf) for place in leaves}
-    return tuple(pin for pin in pins if pin.first == pin.last and (pin.cohort, pin.first) in places)
+def _on(keyring: Keyring, free: Sequence[Pin], leaves: frozenset[Coordinate]) -> tuple[Pin, ...]:
+    """Return of the `free` pins what is on `leaves`: a pin of adjoining recordings goes from one of them alone."""
+    tags = {pin.tag for pin in free}
+    return tuple(
+        dataclasses.replace(pin, first=place.leaf, last=place.leaf)
+        for place in leaves
+        for pin in keyring.pins_on(place)
+        if pin.tag in tags
+    )
 
 
 def _retain_until(gone: _Gone, clocks: Clocks) -> datetime:

@@ -10,8 +10,9 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import logging
-from collections import deque
-from collections.abc import Collection, Iterator, Sequence
+from collections import defaultdict, deque
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -19,11 +20,14 @@ from typing import Any, Final, Protocol
 
 from vault.access.permissions import Act
 from vault.access.two_people import RELEASE_OF, Deciders, check_shown, check_two
+from vault.crypto.spans import points
 from vault.errors import Conflict, Invalid, NotFound, TooLate, Unavailable, VaultError
 from vault.ids import HoldId, RecordingId, TenantId, id_bytes, new_id
 from vault.instants import rfc3339
 from vault.model import (
     AuditEvent,
+    Cohort,
+    Coordinate,
     CountedHold,
     Hold,
     HoldKind,
@@ -202,8 +206,7 @@ class Labels:
         rows = await self._catalog.keys_of(page)
         held = await self._catalog.protected(page, pinned=pinned)
         objects = await self._catalog.object_names(page)
-        gone = {RecordingState.SHREDDING, RecordingState.SHREDDED}
-        there = [each for each in page if rows[each].state not in gone]
+        there = [each for each in page if rows[each].state not in _GONE]
         failed = {each for each in there if rows[each].state is RecordingState.OPEN}
         waiting = deque((each, name) for each in there for name in objects[each])
         errors: list[VaultError] = []
@@ -238,6 +241,7 @@ class Labels:
 # -- holds --------------------------------------------------------------------------------------------------------
 
 _MAX_RECORDINGS = 10_000
+_GONE = frozenset({RecordingState.SHREDDING, RecordingState.SHREDDED})
 _AS_ASKED = frozenset({HoldState.PLACING, HoldState.ACTIVE})
 
 
@@ -257,14 +261,25 @@ class HoldRequest:
 
 
 def pins_of(keyring: Keyring, hold: Hold, recordings: Sequence[Recording | RecordingKeys]) -> list[Pin]:
-    """Return the pins of this hold: on every part of each recording that has a key, tagged with the hold's id."""
+    """Return the pins of this hold: on every part of each recording that has a key, tagged with the hold's id.
+
+    Keys that adjoin are one pin. So a hold on everything of a period is one pin, or a few where something is gone.
+    """
     tag = id_bytes(hold.id)
+    places = (place for recording in recordings for place in (recording.audio, recording.metadata))
     return [
-        Pin(cohort=place.cohort, first=place.leaf, last=place.leaf, tag=tag)
-        for recording in recordings
-        for place in (recording.audio, recording.metadata)
-        if keyring.derivable(place)
+        Pin(cohort=cohort, first=first, last=last, tag=tag)
+        for cohort, leaves in living(keyring, places).items()
+        for first, last in points(leaves)
     ]
+
+
+def living(keyring: Keyring, places: Iterable[Coordinate]) -> Mapping[Cohort, AbstractSet[int]]:
+    """Return the leaves of these that have a key, by cohort."""
+    leaves: defaultdict[Cohort, list[int]] = defaultdict(list)
+    for place in places:
+        leaves[place.cohort].append(place.leaf)
+    return {cohort: keyring.living(cohort, each) for cohort, each in leaves.items()}
 
 
 class HoldingRows(HoldRows, RecordingLookup, TenantLookup, PolicyLookup, TokenLookup, Protocol):
@@ -368,7 +383,9 @@ class Holds:
     async def _decide(self, hold: Hold, actor: Principal | None) -> Hold:
         async with self._keyring.writer() as writer:
             found = await self._catalog.keys_of(hold.recordings)
-            kept = [row for row in map(found.__getitem__, hold.recordings) if self._holdable(row)]
+            there = [row for row in map(found.__getitem__, hold.recordings) if row.state not in _GONE]
+            alive = living(self._keyring, (row.audio for row in there))
+            kept = [row for row in there if row.audio.leaf in alive[row.audio.cohort]]
             await writer.pin(pins_of(self._keyring, hold, kept))
         held = {row.id for row in kept}
         late = tuple(identifier for identifier in hold.recordings if identifier not in held)
@@ -410,10 +427,6 @@ class Holds:
     async def in_force_on(self, recording: RecordingId) -> Sequence[HoldTerms]:
         """Return the holds that protect the recording now."""
         return [hold for hold in await self._catalog.holds_on(recording) if in_force(hold)]
-
-    def _holdable(self, row: RecordingKeys) -> bool:
-        gone = row.state in (RecordingState.SHREDDING, RecordingState.SHREDDED)
-        return not gone and self._keyring.derivable(row.audio)
 
     async def review(self, hold: HoldId, *, next_review: datetime, note: str, actor: Principal) -> CountedHold:
         """Record that somebody reviewed the hold and why it stays."""
@@ -531,23 +544,22 @@ class Holds:
 
         A pin is freed only if this catalog has its hold as released, so that a stale catalog frees nothing.
         """
-        by_tag: dict[bytes, list[Pin]] = {}
-        for pin in self._keyring.pins():
-            by_tag.setdefault(pin.tag, []).append(pin)
-        free: list[Pin] = []
+        tags = self._keyring.tags()
+        free: set[bytes] = set()
         requests = {id_bytes(each.id): each for each in await self._catalog.policy_requests()}
-        holds = await self._catalog.terms_of([HoldId(f"hold_{tag.hex()}") for tag in by_tag if tag not in requests])
-        for tag, pins in by_tag.items():
+        holds = await self._catalog.terms_of([HoldId(f"hold_{tag.hex()}") for tag in tags if tag not in requests])
+        for tag in tags:
             if tag in requests:
-                free += [] if await self._keeps(requests[tag]) else pins
+                if not await self._keeps(requests[tag]):
+                    free.add(tag)
                 continue
             hold = holds.get(HoldId(f"hold_{tag.hex()}"))
             if hold is None:
                 logger.warning("a pin's hold is not in the catalog; it stays", extra={"fields": {"hold": tag.hex()}})
                 continue
             if hold.state is HoldState.RELEASED and (hold.grace_until is None or hold.grace_until <= now):
-                free += pins
-        return free
+                free.add(tag)
+        return list(self._keyring.pins(tags=free)) if free else []
 
 
 def release_document(hold: CountedHold | Hold) -> dict[str, object]:

@@ -143,7 +143,6 @@ class Dossier:
     keyring: Keyring
     by_recording: Mapping[RecordingId, Sequence[HoldTerms]]
     by_id: Mapping[HoldId, HoldTerms]
-    pins: Mapping[Cohort, Sequence[Pin]]
     changes: frozenset[bytes] = frozenset()
     """The tags of pins that a change of retention set: no holds, they only keep a key longer than its cohort."""
 
@@ -152,7 +151,7 @@ class Dossier:
         pins = frozenset(
             _hold_of(pin)
             for place in (row.audio, row.metadata)
-            for pin in self._on(place)
+            for pin in self.keyring.pins_on(place)
             if pin.tag not in self.changes
         )
         holds = {hold.id: hold for hold in self.by_recording.get(row.id, ())}
@@ -169,10 +168,8 @@ class Dossier:
     def pinned(self, row: Recording, part: Part, decision: Decision) -> bool:
         """Tell whether the keyring itself keeps the part, by a pin of one of the holds that decided."""
         holds = decision.holds if isinstance(decision, Held) else ()
-        return any(pin.tag in self.changes or _hold_of(pin) in holds for pin in self._on(place_of(row, part)))
-
-    def _on(self, place: Coordinate) -> Iterable[Pin]:
-        return (pin for pin in self.pins.get(place.cohort, ()) if pin.is_on(place))
+        pins = self.keyring.pins_on(place_of(row, part))
+        return any(pin.tag in self.changes or _hold_of(pin) in holds for pin in pins)
 
 
 class DossierRows(HoldLookup, ErasureLookup, PolicyLookup, TenantLookup, Protocol):
@@ -205,20 +202,19 @@ class Dossiers:
 
     async def of(self, tenant: Tenant) -> Dossier:
         """Collect what decides about everything of a tenant."""
-        pins = _by_cohort(self._keyring.pins(tenant.id))
+        pinned = {HoldId(f"hold_{tag.hex()}") for tag in self._keyring.tags(tenant.id)}
         holds = await self._catalog.holds(tenant=tenant.id, states=[*IN_FORCE], limit=_EVERY_HOLD)
         by_recording: defaultdict[RecordingId, list[HoldTerms]] = defaultdict(list)
         for hold in holds:
             for recording in hold.recordings:
                 by_recording[recording].append(hold)
         by_id: dict[HoldId, HoldTerms] = {hold.id: hold for hold in holds}
-        by_id |= await self._known({_hold_of(pin) for each in pins.values() for pin in each} - by_id.keys())
+        by_id |= await self._known(pinned - by_id.keys())
         return Dossier(
             clocks=self.clocks(tenant),
             keyring=self._keyring,
             by_recording=by_recording,
             by_id=by_id,
-            pins=pins,
             changes=await self.changes(tenant.id),
         )
 
@@ -235,7 +231,7 @@ class Dossiers:
     async def facts(self, row: Recording) -> Facts:
         """Return the facts of one recording, with every hold there ever was on it."""
         tenant = await self._catalog.tenant(row.tenant)
-        pins = [pin for pin in self._keyring.pins(row.tenant) if pin.is_on(row.audio) or pin.is_on(row.metadata)]
+        pins = [*self._keyring.pins_on(row.audio), *self._keyring.pins_on(row.metadata)]
         holds = {hold.id: hold for hold in await self._catalog.holds_on(row.id)}
         by_id = {**holds, **await self._known({_hold_of(pin) for pin in pins} - holds.keys())}
         dossier = Dossier(
@@ -243,7 +239,6 @@ class Dossiers:
             keyring=self._keyring,
             by_recording={row.id: tuple(holds.values())},
             by_id=by_id,
-            pins=_by_cohort(pins),
             changes=await self.changes(row.tenant),
         )
         return dossier.facts(row, erasing_since=erasing_since(await self._catalog.erasures_on(row.id), row.id))
@@ -261,13 +256,6 @@ def erasing_since(erasures: Iterable[Erasure], recording: RecordingId) -> dateti
         if each.state is ErasureState.APPROVED and each.recordings[recording] in _ERASES and each.decided_at is not None
     ]
     return min(decided, default=None)
-
-
-def _by_cohort(pins: Iterable[Pin]) -> Mapping[Cohort, Sequence[Pin]]:
-    found: defaultdict[Cohort, list[Pin]] = defaultdict(list)
-    for pin in pins:
-        found[pin.cohort].append(pin)
-    return found
 
 
 def place_of(row: Recording, part: Part) -> Coordinate:

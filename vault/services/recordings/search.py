@@ -317,7 +317,7 @@ class Search:
             for cohort in self._keyring.cohorts(tenant, Part.METADATA)
             if not self._keyring.derivable(Coordinate(cohort=cohort, leaf=INDEX_LEAF))
         }
-        tags = {pin.tag for pin in self._keyring.pins(tenant) if pin.cohort in swept}
+        tags = self._keyring.tags(tenant, within=swept)
         rows: dict[RecordingId, Recording] = {}
         for tag in tags:
             with suppress(NotFound):  # a stale catalog may lack a hold
