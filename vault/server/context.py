@@ -401,13 +401,10 @@ def _invalid(error: ValidationError, kind: type[BaseModel]) -> Invalid:
 # -- names --------------------------------------------------------------------------------------------------------
 
 
-async def answer(
-    request: web.Request, document: Mapping[str, Any], *, status: int = 200, headers: Mapping[str, str] | None = None
-) -> web.Response:
-    """Answer with a document, and in it the name beside each token that acted."""
+async def named(vault: Vault, document: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Write the name beside each token that acted into an answer, and return it."""
     acted = {TokenId(each[name]) for each, name in _acted(document) if each[name]}
-    names = await request.app[VAULT].catalog.token_names(sorted(acted)) if acted else {}
-    return reply(with_names(document, names), status=status, headers=headers)
+    return with_names(document, await vault.catalog.token_names(sorted(acted)) if acted else {})
 
 
 def with_names(document: Mapping[str, Any], names: Mapping[TokenId, str]) -> Mapping[str, Any]:

@@ -23,7 +23,7 @@ from typing_extensions import TypeVar, is_typeddict
 from vault import __version__
 from vault.access.permissions import Act, roles_with
 from vault.model import Role
-from vault.server.context import Admitted, Handler, admitted, answer, asked_later, read_body, read_query, reply
+from vault.server.context import VAULT, Admitted, Handler, admitted, asked_later, named, read_body, read_query, reply
 from vault.server.problems import PROBLEM, REASONS
 from vault.server.schemas import Body
 
@@ -207,7 +207,7 @@ class Operation:
         if declared.private:
             headers["Cache-Control"] = "no-store"
         if _names_tokens(declared.content[_JSON]):
-            return await answer(request, made, status=status, headers=headers)
+            made = await named(request.app[VAULT], made)
         return reply(made, status=status, headers=headers)
 
 
@@ -335,18 +335,13 @@ HEADERS: Final[Mapping[str, tuple[str, Schema]]] = {
 }
 
 PATH_PARAMETERS: Final[Mapping[str, str]] = {
-    "tenant": "The tenant's id.",
     "call_key": "The recorder's name for the call: 1-200 of A-Z a-z 0-9 . _ ~ @ : + = , -",
     "bucket": "The tenant's id.",
     "key": "The recorder's name for the call; what a call key cannot have in it is escaped.",
-    "recording": "The recording's id.",
     "upload": "The upload's id: that of the recording.",
     "number": "The document's number, from 0.",
-    "hold": "The hold's id.",
-    "erasure": "The erasure's id.",
     "certificate": "The certificate's id; with `.jws` appended the answer is the compact JWS alone.",
     "token": "The token's id (not its secret).",
-    "override": "The override's id.",
     "policy": "The policy request's id.",
 }
 
@@ -483,7 +478,7 @@ def _path_parameters(operation: Operation) -> list[dict[str, Any]]:
             "name": name,
             "in": "path",
             "required": True,
-            "description": PATH_PARAMETERS[name],
+            "description": PATH_PARAMETERS.get(name, f"The {name}'s id."),
             "schema": {"type": "string"},
         }
         for name in _PLACEHOLDER.findall(operation.path)
