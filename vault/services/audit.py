@@ -29,7 +29,7 @@ def event(
     purpose: str | None = None,
     detail: Mapping[str, Any] | None = None,
 ) -> AuditEvent:
-    """Describe one act of `actor` (None: the vault itself) within the current request."""
+    """Return the event of one act of `actor` (None: the vault itself) within the current request."""
     return AuditEvent(
         event=name,
         actor=named(actor),

@@ -1,8 +1,9 @@
 """The keyring as a whole: its status, its verification, and its rotation.
 
-A rotation in order: audit entry → the keyring's shred under a new root version, which also moves the generation → the
-catalog closes the older generations → leaves that were never reserved are dropped → trees ahead → audit entry. After a
-crash at any step the keyring can be used, and the rotation is repeated; docs/crash-order.md says what each step leaves.
+The order of a rotation: audit entry → the keyring's shred under a new root version and a new generation → the catalog
+closes the older generations → leaves that were never reserved are dropped → the trees of coming calls are created →
+audit entry. After a crash at any step the keyring can be used, and the rotation is repeated. docs/crash-order.md says
+what each step leaves.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from vault.services.surroundings import Surroundings
 COUNTED_SINCE: Final = "leaves_counted_since"
 """The catalog setting with the first generation whose leaf counters are certainly complete.
 
-It is moved on, together with the keyring's generation, whenever an older catalog may have replaced this one.
+Whenever an older catalog may have replaced this one, the setting and the keyring's generation are raised together.
 """
 
 logger = logging.getLogger(__name__)
@@ -33,7 +34,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rotation:
-    """The result of a rotation. `dropped` trees had no reserved leaf; `under_way` calls keep their old keys."""
+    """The result of a rotation. `dropped` counts trees without a reserved leaf; `under_way` calls keep old keys."""
 
     receipt: ShredReceipt
     generation: int
@@ -51,7 +52,7 @@ class KeyRows(LeafRows, RecordingCounts, SettingRows, AuditTrail, Protocol):
 
 
 class Keys:
-    """The operator's acts on the keyring; `ahead` creates the trees of coming calls."""
+    """The operator's acts on the whole keyring; `ahead` creates the trees of coming calls."""
 
     def __init__(
         self,

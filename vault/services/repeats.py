@@ -1,9 +1,9 @@
 """Requests with an Idempotency-Key: each takes effect once, and repetitions get its first answer.
 
-Order, and what a crash in between leaves: claim → the act, whose transaction also stores its effect with the claim →
-answer stored. After the first step there is a claim without effect; once its time is up, a repetition carries the
-request out. After the second a repetition finds the effect. An attempt that was overtaken cannot take effect any more:
-its transaction fails with the claim.
+Order: claim → the act, whose transaction also stores its effect with the claim → answer stored. A crash after the claim
+leaves a claim without an effect; once its time is up, a repetition carries the request out. A crash after the act
+leaves the effect, which a repetition finds. An attempt whose claim was taken over can no longer take effect: its
+transaction fails.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from vault.services.surroundings import Surroundings
 
 _KEPT: Final = timedelta(hours=24)
 _PATIENCE: Final = timedelta(seconds=30)
-"""How long an attempt counts as alive; an older one is overtaken only if nothing of it is durable."""
+"""How long an attempt counts as alive. A repetition takes over an older one only if it has no durable effect."""
 _MAX_KEY: Final = 255
 _NONCE_BYTES: Final = 12
 
@@ -32,12 +32,12 @@ logger = logging.getLogger(__name__)
 
 
 def checked_key(text: str) -> str:
-    """Return the key in a header's value, a string of RFC 8941 or bare; Malformed, which does not repeat the value."""
+    """Return the key in a header's value, quoted as in RFC 8941 or bare; Malformed, whose message omits the value."""
     key = text.strip()
     if len(key) > 1 and key.startswith('"') and key.endswith('"'):
         key = key[1:-1]
     if not 1 <= len(key) <= _MAX_KEY or not key.isascii() or not key.isprintable() or '"' in key:
-        raise Malformed("Idempotency-Key: that is not a key", hint='send a fresh UUID in quotes: "8e03978e-40d5-…"')
+        raise Malformed("Idempotency-Key: not a valid key", hint='send a fresh UUID in quotes: "8e03978e-40d5-…"')
     return key
 
 
@@ -72,7 +72,7 @@ class Repeats:
         found = await self._catalog.claim_request(asked, now=now, forget_before=now - _KEPT)
         if found.request != asked.request:
             raise KeyReused(
-                "this Idempotency-Key came with another request before; nothing was done",
+                "this Idempotency-Key was used for another request; nothing was done",
                 hint="a new request needs a new key",
             )
         if found.status is None and found.attempt != asked.attempt:
@@ -90,7 +90,7 @@ class Repeats:
             logger.warning("an answer was not kept", extra={"fields": {"reason": error.message}})
 
     async def leave(self, keyed: Keyed) -> None:
-        """Let the next request with this key take over."""
+        """Give up the claim, so that the next request with this key carries the act out."""
         try:
             await self._catalog.leave_request(keyed, at=self._clock.now())
         except (Unavailable, Conflict) as error:

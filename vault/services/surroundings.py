@@ -1,4 +1,4 @@
-"""What every service gets from its process: time, randomness and metrics; and the time by which decisions count."""
+"""What every service gets from its process: the clock, randomness and metrics; and the clock for decisions."""
 
 from __future__ import annotations
 
@@ -28,7 +28,8 @@ class Surroundings:
 class VaultTime:
     """A clock that never goes back before the last sweep.
 
-    Sweeps use no earlier time: a grace, a notice or an export window that began before it would be over at once.
+    A sweep uses the later of the two times. A grace, a notice or an export window that began at an earlier time would
+    seem to be over at once.
     """
 
     def __init__(self, clock: Clock, last_sweep_at: Callable[[], datetime | None]) -> None:

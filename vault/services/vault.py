@@ -40,8 +40,8 @@ from vault.telemetry import Metrics
 IN_WORK: Final = Resource(
     name="requests",
     what="requests in work",
-    full="as many requests are in work as this server takes; nothing was begun",
-    hint="come back: calls that are being recorded go on",
+    full="too many requests are in work on this server; nothing was begun",
+    hint="try again later: calls that are being recorded continue",
     retry_after_seconds=2,
 )
 
@@ -78,7 +78,7 @@ class Vault:
     policies: Policies
     recordings: Recordings
     requests: Shares
-    """Requests in work that came with a credential, outside ingest; the connections bound what comes without."""
+    """Requests in work outside ingest that came with a credential; the limits of connections bound the others."""
     repeats: Repeats
     search: Search
     status: Status

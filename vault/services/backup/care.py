@@ -18,7 +18,7 @@ from vault.services.surroundings import Surroundings
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Verification:
-    """What was checked, and what is wrong; a backup without problems can be restored."""
+    """The result of a verification; a backup without problems can be restored."""
 
     manifest: BackupManifest
     parts: int
@@ -53,7 +53,7 @@ class BackupCare:
         """Check the manifest's MAC, open and parse every part, and check every listed object.
 
         With `quick` only the objects' sizes are compared, otherwise each object is read and hashed. IntegrityError if
-        the manifest does not open; all other problems are in the answer.
+        the manifest does not open; all other problems are in the result.
         """
         manifest = await self._place.manifest(backup)
         problems: list[str] = []
@@ -63,7 +63,7 @@ class BackupCare:
             async for section in self._place.tables(manifest):
                 counts[section.table] = counts.get(section.table, 0) + len(section.rows)
             if counts != dict(manifest.counts):
-                problems.append("the catalog dump has other numbers of rows than the manifest says")
+                problems.append("the numbers of rows in the catalog dump differ from the manifest")
             await self._place.issuer(manifest)
         except IntegrityError as error:
             problems.append(error.message)
@@ -93,7 +93,7 @@ class BackupCare:
         except IntegrityError as error:
             problems.append(error.message)
         if (manifest.pool_objects or 0, manifest.pool_bytes or 0) != (seen, size) and not problems:
-            problems.append("the objects list has another number of objects or bytes than the manifest says")
+            problems.append("the number of objects or bytes in the objects list differs from the manifest")
         return seen, size
 
     async def _look(
@@ -117,8 +117,8 @@ class BackupCare:
     async def prune(self, *, keep: timedelta) -> Pruned:
         """Remove backups older than `keep`, but never the newest, then the pool's objects that no backup lists.
 
-        Unavailable while a backup is being made. IntegrityError if a remaining backup cannot be read: the objects it
-        needs are then unknown, and none is removed. A crash leaves each backup complete or removed.
+        Unavailable while a backup is being made. IntegrityError if a remaining backup cannot be read: its objects are
+        then unknown, and no object is removed. A crash leaves each backup complete or removed.
         """
         now = self._clock.now()
         note = layout.PRUNING + new_id("bak", at=now, entropy=self._entropy)
@@ -135,7 +135,7 @@ class BackupCare:
         if any(now - layout.backup_began(backup) < UNFINISHED_FOR for backup in unfinished):
             raise Unavailable(
                 "a backup is being made at this destination; nothing was pruned",
-                hint="try again when it is done; what a crashed backup left is removed after a day",
+                hint="try again when it is done; the leftovers of a crashed backup are removed after a day",
             )
         old = [backup for backup in existing[:-1] if now - layout.backup_began(backup) > keep]
         kept = [backup for backup in existing if backup not in old]
@@ -164,5 +164,5 @@ class BackupCare:
 
 
 def _short(name: str) -> bytes:
-    """Return 16 bytes for a name of the pool, so that a million of them fit in memory."""
+    """Return a 16-byte digest of a name in the pool, so that a million of them fit in memory."""
     return hashlib.blake2b(name.encode(), digest_size=16).digest()

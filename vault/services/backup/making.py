@@ -1,4 +1,4 @@
-"""Makes a backup while the vault runs: one snapshot of the catalog, and every object it names, sealed there.
+"""Makes a backup while the vault runs: one snapshot of the catalog, and every object that it names.
 
 Order: a marker that a backup is under way → catalog parts, from one snapshot → objects that the pool lacks → objects
 list → manifest. A crash before the manifest leaves parts that no manifest lists, and objects that the next backup finds
@@ -33,7 +33,7 @@ from vault.ports.time import Entropy
 from vault.services.surroundings import Surroundings
 from vault.threads import in_thread
 
-# -- place --------------------------------------------------------------------------------------------------------
+# -- the destination ----------------------------------------------------------------------------------------------
 
 _SALT_BYTES = 24
 _CLASS = "backup"
@@ -49,7 +49,7 @@ class Listed:
 
 
 class BackupPlace:
-    """One destination, with the backup keys: the first one seals, and any of them may open."""
+    """One destination, with the backup keys: the first key seals, and each of them may open."""
 
     def __init__(self, *, store: ObjectStore, keys: Sequence[DataKey], keyring: bytes, entropy: Entropy) -> None:
         self.store = store
@@ -66,7 +66,7 @@ class BackupPlace:
         return await self._put(header.name, data, at)
 
     async def put_manifest(self, manifest: BackupManifest, *, at: datetime) -> None:
-        """Make the backup exist; everything it names must be durable before."""
+        """Store the manifest, which makes the backup exist; all parts and objects that it names must be durable."""
         await self._put(layout.manifest_name(manifest.backup), seal_manifest(self._keys[0], manifest), at)
 
     async def put_marker(self, name: str, *, at: datetime) -> None:
@@ -120,11 +120,11 @@ class BackupPlace:
             data = await self.store.get(layout.manifest_name(backup))
         except NotFound as error:
             raise NotFound(
-                f"there is no backup {backup} at this destination", hint="callvault backup list shows what there is"
+                f"there is no backup {backup} at this destination", hint="callvault backup list shows the backups"
             ) from error
         manifest = open_with_any(self._keys, lambda key: open_manifest(key, data))
         if (manifest.backup, manifest.keyring) != (backup, self._keyring.hex()):
-            raise IntegrityError(f"the manifest of {backup} names another backup or keyring; nothing of it was used")
+            raise IntegrityError(f"the manifest of {backup} names another backup or keyring; it was not used")
         return manifest
 
     async def part(self, manifest: BackupManifest, part: Part) -> bytes:
@@ -136,7 +136,7 @@ class BackupPlace:
         except NotFound as error:
             raise IntegrityError(f"{part.name} is missing from the destination") from error
         if len(data) != part.size or hashlib.sha256(data).hexdigest() != part.sha256:
-            raise IntegrityError(f"{part.name} is not what was stored: its size or hash differs from the manifest")
+            raise IntegrityError(f"{part.name} was changed: its size or hash differs from the manifest")
         return await in_thread(open_with_any, self._keys, lambda key: open_part(key, header, data))
 
     async def tables(self, manifest: BackupManifest) -> AsyncIterator[layout.TableRows]:
@@ -176,10 +176,10 @@ class BackupPlace:
 
 
 async def verified(item: BackedObject, data: bytes) -> bytes:
-    """Return `data` if it is the object's; IntegrityError."""
+    """Return `data` if it has the size and hash of the object; IntegrityError."""
     digest = await in_thread(hashlib.sha256, data)
     if len(data) != item.size or digest.hexdigest() != item.sha256:
-        raise IntegrityError(f"{item.name} is not what the catalog says was stored: its size or hash differs")
+        raise IntegrityError(f"{item.name} was changed: its size or hash differs from the catalog")
     return data
 
 
@@ -239,8 +239,8 @@ class BackupMaker:
         """Make one backup and return its contents.
 
         Unavailable while the destination is being pruned or if a store cannot answer. IntegrityError if an object is
-        missing or not what the catalog says. After either no backup exists, and the copied objects are kept for the
-        next one.
+        missing or differs from the catalog. After either error no backup exists; the copied objects stay for the next
+        one.
         """
         created = self._clock.now()
         backup = new_id("bak", at=created, entropy=self._entropy)
@@ -250,7 +250,7 @@ class BackupMaker:
             await self._nobody_prunes(created)
             report = await self._make(backup, created, keyring, keyring_epoch, issuer, objects=objects)
         except VaultError:
-            # Otherwise pruning would wait a day for a backup that is not coming.
+            # Otherwise pruning would wait a day for this failed backup.
             with suppress(VaultError):
                 await self._place.forget(backup)
             raise
@@ -267,7 +267,7 @@ class BackupMaker:
                 parts = [part async for part in self._catalog_parts(backup, snapshot, tally, created)]
                 if objects:
                     await self._spool(snapshot, spool, tally)
-            # The snapshot is closed before the long part: objects are immutable, so the list is enough.
+            # The snapshot is closed before the long copying. Objects are immutable, so the list of them is enough.
             if objects:
                 parts += [part async for part in self._objects_parts(backup, spool, tally, created)]
         if issuer is not None:
@@ -285,19 +285,19 @@ class BackupMaker:
             pool_objects=tally.objects if objects else None,
             pool_bytes=tally.size if objects else None,
         )
-        # Last: the manifest makes the backup exist, so everything it names has to be durable.
+        # Last: the manifest makes the backup exist, so all that it names must be durable before.
         await self._place.put_manifest(manifest, at=created)
         return BackupReport(
             manifest=manifest, copied_objects=tally.copied, copied_bytes=tally.copied_bytes, gone=tally.gone
         )
 
     async def _nobody_prunes(self, now: datetime) -> None:
-        """Raise Unavailable if somebody prunes; checked after our marker is written, so one of two sees the other."""
+        """Raise Unavailable while a prune runs; checked after our marker is written, so one of the two sees both."""
         async for info in self._place.store.list(layout.PRUNING):
             if now - layout.backup_began(info.name.removeprefix(layout.PRUNING)) < UNFINISHED_FOR:
                 raise Unavailable(
-                    "somebody is pruning this destination; no backup was made",
-                    hint="try again when they are done; what a crashed prune left is ignored after a day",
+                    "this destination is being pruned; no backup was made",
+                    hint="try again when that is done; the marker of a crashed prune is ignored after a day",
                 )
 
     # -- the catalog --------------------------------------------------------------------------------------------
@@ -318,7 +318,7 @@ class BackupMaker:
     # -- the objects --------------------------------------------------------------------------------------------
 
     async def _spool(self, snapshot: CatalogSnapshot, spool: IO[bytes], tally: _Tally) -> None:
-        """Write the objects' names and hashes into a file, so that memory holds one page of them."""
+        """Write the names and hashes of the objects into a file, so that memory holds only one page of them."""
         async for page in _paged(snapshot.objects()):
             data = layout.encode_objects(page)
             spool.write(len(data).to_bytes(_LENGTH_BYTES, "big") + data)
@@ -367,7 +367,7 @@ class BackupMaker:
             return False
         raise IntegrityError(
             f"an object of {recording.recording} is missing from the store; no backup was made",
-            hint="find it, or see why it is gone: the recording cannot be played either",
+            hint="find it, or find out why it is gone: the recording cannot be played either",
         ) from absent
 
     async def _copy_one(self, recording: BackedRecording, item: BackedObject, slots: asyncio.Semaphore) -> None:

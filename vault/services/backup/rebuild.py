@@ -1,7 +1,7 @@
-"""Puts lost objects back from a backup, and rebuilds rows of objects that the catalog lacks or has only as unfinished.
+"""Restores lost objects from a backup, and rebuilds from objects the rows that the catalog lacks or has as unfinished.
 
-A manifest has everything a row needs. A recording without one was not finished: its row is rebuilt as open from the
-consecutive segments that open, and ends as every interrupted call does.
+A manifest has all that a row needs. A recording without a manifest was not finished: its row is rebuilt as open, from
+the consecutive segments that can be decrypted, and ends like every interrupted call.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ from vault.services.recordings.reading import Reader, lasted_of, of_ms
 from vault.services.recordings.search import BlindIndex
 from vault.services.surroundings import Surroundings
 
-# -- put back -----------------------------------------------------------------------------------------------------
+# -- lost objects -------------------------------------------------------------------------------------------------
 
 _COPIES = 4
 
@@ -112,7 +112,7 @@ async def _bring(
             group.create_task(bring(item))
 
 
-# -- rebuild ------------------------------------------------------------------------------------------------------
+# -- missing rows -------------------------------------------------------------------------------------------------
 
 _PAGE = 500
 
@@ -121,7 +121,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(slots=True, kw_only=True)
 class Rebuilt:
-    """The result. `dead` recordings have neither row nor key; `unreadable` ones have a key but do not open."""
+    """The result. `dead` recordings have neither row nor key; `unreadable` ones have a key that does not open them."""
 
     from_manifests: int = 0
     from_segments: int = 0
@@ -134,7 +134,7 @@ class Rebuilt:
 
 @dataclass(slots=True, kw_only=True)
 class _Found:
-    """The objects of one recording, as the store lists them."""
+    """The objects of one recording in the list of the store."""
 
     tenant: TenantId
     period: int
@@ -143,7 +143,7 @@ class _Found:
     segments: list[tuple[SegmentName, ObjectInfo]] = field(default_factory=list)
 
     def holds(self, recording: RecordingId, coordinate: Coordinate) -> bool:
-        """Tell whether a header with these values belongs to this name."""
+        """Tell whether a header with these values belongs to these objects' name."""
         place = (coordinate.cohort.tenant, coordinate.cohort.period)
         return recording == self.recording and place == (self.tenant, self.period)
 
@@ -223,7 +223,7 @@ class Rebuilder:
             try:
                 place = parse_name(info.name)
             except FormatError:
-                logger.warning("an object under no name of this vault is left alone")
+                logger.warning("an object whose name this vault does not use is left as it is")
                 continue
             if current is None or current.recording != place.recording:
                 if len(page) >= _PAGE:
@@ -252,7 +252,7 @@ class Rebuilder:
                 outcome.dead_names += found.names
         except (IntegrityError, Conflict) as error:
             logger.error(  # noqa: TRY400  # the fact, not the trace
-                "objects of a recording could not be turned into its row; they are kept",
+                "a row could not be rebuilt from its objects; they are kept",
                 extra={"fields": {"recording": found.recording, "error": error.code}},
             )
             outcome.unreadable.append(found.recording)
@@ -261,7 +261,7 @@ class Rebuilder:
         data = await self._store.get(info.name)
         header, _, _ = parse_manifest_object(data)
         if not found.holds(header.recording, header.coordinate):
-            raise FormatError("a manifest lies under another recording's name")
+            raise FormatError("a manifest is stored under another recording's name")
         key = self._keyring.derive(header.coordinate)
         manifest = open_manifest(key, header.recording, header.coordinate, data)
         objects = _refs(manifest, data)
@@ -274,8 +274,8 @@ class Rebuilder:
             try:
                 await self._catalog.rebuild_recording(row, objects, audit=[told])
             except Conflict:
-                # The catalog is older than the end of an empty recording that had this call key. The call keeps its
-                # audio without it.
+                # In this older catalog an empty recording still has the call key, which it freed when it ended. The
+                # rebuilt row has the audio without the call key.
                 nameless = dataclasses.replace(row, call_token=row.id)
                 await self._catalog.rebuild_recording(nameless, objects, audit=[told])
             outcome.from_manifests += 1
@@ -325,7 +325,7 @@ class Rebuilder:
     async def _open(self, found: _Found, place: SegmentName, info: ObjectInfo) -> _Opened:
         stated, _, _ = parse_segment(await self._store.get(info.name, length=HEAD_BYTES))
         if not found.holds(stated.recording, stated.coordinate) or stated.name != info.name:
-            raise FormatError("a segment lies under another name than its header gives")
+            raise FormatError("a segment is stored under another name than its header gives")
         key = self._keyring.derive(stated.coordinate)
         data = await self._store.get(info.name)
         header, plaintext = open_segment(key, stated, data)
@@ -398,8 +398,8 @@ class Rebuilder:
 def _chain(opened: Sequence[_Opened]) -> list[_Opened]:
     """Return consecutive segments from byte 0 on.
 
-    After a crash an index can have several attempts of different lengths. One that the next index continues is
-    preferred to a longer one that nothing continues.
+    After a crash an index can have several attempts of different lengths. An attempt that the next index continues is
+    preferred to a longer one without a continuation.
     """
     by_index: dict[int, list[_Opened]] = {}
     for each in opened:
@@ -415,7 +415,7 @@ def _chain(opened: Sequence[_Opened]) -> list[_Opened]:
 
 
 def _refs(manifest: Manifest, data: bytes) -> list[SegmentRef]:
-    """Return the objects of a finished recording, its manifest's own included."""
+    """Return the objects of a finished recording, including the manifest itself."""
     segments = [
         SegmentRef(
             recording=manifest.recording,

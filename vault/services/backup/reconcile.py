@@ -1,13 +1,13 @@
-"""Reconciles a catalog that is older than the keyring with keyring and objects, before anything is served.
+"""Reconciles a catalog that is older than the keyring with keyring and objects, before the vault serves requests.
 
-The caller has moved to a new generation before, so that no leaf is reserved twice. Order: rows from objects → rows
-without a key shredded, facts without one removed → holds in force pinned again → holds rebuilt from unknown pins →
-objects without a key deleted → the result logged. Every step may be repeated, so after a crash the reconciliation runs
-again.
+The caller has moved to a new generation before, so that no leaf is reserved twice. Order: rows rebuilt from objects →
+rows without a key marked shredded, and facts without a key removed → holds in force pinned again → holds rebuilt from
+unknown pins → objects without a key deleted → the result logged. Every step may be repeated, so after a crash the
+reconciliation runs again.
 
-Rows and facts that are found without a key get no certificate: this vault did not see the deletion, its time or its
-authority. The certificate that was issued then is the proof. An unfinished shred of this catalog certifies what it
-intended; waiting erasures continue once the vault is open.
+Rows and facts found without a key get no certificate, because this catalog does not show when and by whose authority
+they were deleted. The certificate that was issued then is the proof. An unfinished shred in this catalog certifies what
+it intended. Waiting erasures continue once the vault is open.
 """
 
 from __future__ import annotations
@@ -59,17 +59,17 @@ _PAGE = 500
 _EVERY_HOLD = 10_000_000
 _MATTER = "rebuilt after a restore"
 _REASON = "the keyring holds this pin and the restored catalog did not know why: review it, and release it if it may go"
-_TOO_LATE = "everything it named was already shredded"
+_TOO_LATE = "every recording it named was already shredded"
 
 logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reconciled:
-    """What was found and done.
+    """The result of a reconciliation.
 
-    `surviving` rows have a key, `shredded` ones were found without, `unreadable` ones have a key but do not open.
-    `forgotten` rows had facts without a key. `locked` objects have no key but cannot be deleted yet.
+    `surviving` rows have a key, `shredded` rows were found without one, `unreadable` rows have a key that does not open
+    them. `forgotten` rows had facts without a key. `locked` objects have no key but cannot be deleted yet.
     """
 
     generation: int
@@ -110,7 +110,7 @@ class _Intent:
     recordings: frozenset[RecordingId]
 
     def takes(self, row: Recording, part: Part) -> bool:
-        """Tell whether this shred certifies that part of the row; it keeps open recordings."""
+        """Tell whether this shred certifies that part of the row; never for an open recording."""
         if row.state is RecordingState.OPEN:
             return False
         if row.id in self.recordings or row.tenant in self.shred.drop_tenants:
@@ -123,7 +123,7 @@ class _Intent:
 
 
 class PinRows(HoldLookup, PolicyLookup, Protocol):
-    """The catalog methods that tell whose a pin is."""
+    """The catalog methods that find the owner of a pin."""
 
 
 class ReconcilerRows(
@@ -149,7 +149,7 @@ async def unknown_pins(catalog: PinRows, keyring: Keyring) -> dict[bytes, list[P
 
 
 class Reconciler:
-    """Runs once, before anything is served."""
+    """Runs once, before the vault serves requests."""
 
     def __init__(
         self,
@@ -178,7 +178,7 @@ class Reconciler:
         )
 
     async def run(self, why: str) -> Reconciled:
-        """Reconcile and return the result; Unavailable if store or keyring cannot answer, then run it again."""
+        """Reconcile and return the result; Unavailable if store or keyring cannot answer: then run it again."""
         await self._catalog.append_audit([event("restore.started", None, detail={"why": why})])
         found = await self._rebuilder.run()
         scan = await self._scan(await unknown_pins(self._catalog, self._keyring))
@@ -261,7 +261,7 @@ class Reconciler:
     # -- holds --------------------------------------------------------------------------------------------------
 
     async def _reapply(self) -> tuple[int, int]:
-        """Pin what holds in force protect; return how many holds lacked pins, and how many came too late.
+        """Pin the recordings of holds in force; return how many holds lacked pins, and how many came too late.
 
         A hold that was released since the backup is in force again, because its release is not in this catalog.
         """
@@ -349,7 +349,7 @@ class Reconciler:
         """Delete the objects without a key, rows first; return how many were deleted and how many are locked."""
         self._progress.begin("objects without a key", None)
         if found.dead:
-            # Recordings without a row have only the audit trail to record this, and it comes before the deletion.
+            # For recordings without a row the audit entry is the only record, so it is written before the deletion.
             detail = {"recordings": list(found.dead)}
             await self._catalog.append_audit([event("restore.unknown_shredded", None, detail=detail)])
         deleted, locked = await self._delete_all(found.dead_names)

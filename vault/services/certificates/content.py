@@ -182,15 +182,12 @@ def _residuals(parts: Collection[Part], authority: Authority) -> Iterator[Residu
 
 
 def gone_at(shred: Shred, receipt: ShredReceipt) -> datetime:
-    """Return when the keys were gone, in the vault's time, which never runs backwards.
-
-    The wall clock may, but a certificate never dates a deletion before its intent.
-    """
+    """Return when the keys were gone: never before the intent, even if the wall clock stepped back in between."""
     return max(receipt.unrecoverable_at, shred.intended_at)
 
 
 def lease_of(certificate: AnyCertificate) -> timedelta:
-    """Return how long after the destruction a cache may still have derived the key."""
+    """Return how long after the destruction a cache may still have been able to derive the key."""
     return certificate.sanitisation.caches_clear_at - certificate.sanitisation.unrecoverable_at
 
 
@@ -205,8 +202,8 @@ def can_be_final(provisional: AnyCertificate) -> bool:
 def modern(before: v1.DeletionCertificate, subject: Subject, objects: ObjectFacts) -> DeletionCertificate:
     """Return a provisional certificate of version 1 in the form of version 2, so that a final one can follow.
 
-    `subject` and `objects` are what the catalog knows of the same parts. Version 1 has people and the case as words and
-    tokens without roles or digests: tokens are kept, the case is not.
+    `subject` and `objects` are the catalog's facts about the same parts. Version 1 names people by tokens without
+    roles, and the case in words without a digest: the tokens are kept, the case is not.
     """
     said, retention = before.sanitisation, before.retention
     claims, non_claims = statements(said.assurance, before.media.parts)
@@ -256,7 +253,7 @@ def final(
 ) -> DeletionCertificate:
     """Return the certificate that supersedes `before`, whose leases have run out and whose objects are all absent.
 
-    Metadata is in no object: if it went alone, `deletions` is empty.
+    Metadata is not in an object: if it went alone, `deletions` is empty.
     """
     now = max(at, before.verification.at, before.sanitisation.caches_clear_at)
     audio = Part.AUDIO in before.parts
@@ -329,7 +326,7 @@ def _sanitisation(shred: Shred, receipt: ShredReceipt) -> Sanitisation:
                 KeyPlace.CACHE_LEASES,
                 f"a process uses what it read of the keyring under a lease of at most {lease.total_seconds():g} s on "
                 "CLOCK_BOOTTIME and discards it; the last one ran out by caches_clear_at",
-                # Nobody has asked every process: before its end a lease is no proof of anything.
+                # Before its end a lease proves nothing, because the vault cannot ask every process.
                 Result.UNKNOWN if lease else Result.DONE,
             ),
             copy(KeyPlace.JOURNAL, "holds coordinates, never keys", Result.NOT_APPLICABLE),

@@ -62,7 +62,7 @@ logger = logging.getLogger(__name__)
 class Deletions:
     """How many recordings got their final certificate, and how many wait.
 
-    `again_in` is when the next one that waits only for leases can be issued, None if there is none.
+    `again_in` is the time until the next certificate that waits only for leases can be issued; None without one.
     """
 
     done: int = 0
@@ -97,7 +97,7 @@ class _Progress:
     absent: list[_Absent] = field(default_factory=list)
     forms: dict[tuple[object, ...], Form] = field(default_factory=dict)
     firsts: dict[bytes, AnyCertificate] = field(default_factory=dict)
-    """One provisional certificate of each form: what it says of keys and leases, the others say too."""
+    """One provisional certificate of each form; it says the same about keys and leases as the others of its form."""
 
 
 class CertifierRows(CertifyingRows, CertificateTexts, RecordingLookup, SettingRows, TenantLookup, Protocol):
@@ -105,7 +105,7 @@ class CertifierRows(CertifyingRows, CertificateTexts, RecordingLookup, SettingRo
 
 
 class Certifier:
-    """Issues certificates for shreds, and deletes the objects they made unreadable."""
+    """Issues certificates for shreds, and deletes the objects that became unreadable."""
 
     def __init__(
         self,
@@ -153,7 +153,7 @@ class Certifier:
             drafts = self._drafts(subjects, wordings, shred, receipt, now)
             return self._certificates.sign(drafts, status=CertificateStatus.PROVISIONAL, at=now)
 
-        # In a thread: a batch takes tens of milliseconds, and calls under way must not wait for it.
+        # In a thread: a batch takes tens of milliseconds, and calls under way must not wait.
         return await in_thread(sign)
 
     async def store(self, issued: IssuedBatch, shred: Shred) -> int:
@@ -266,9 +266,9 @@ class Certifier:
         return Deletions(done=progress.done, waiting=progress.waiting, again_in=progress.waits)
 
     async def _list_earlier(self) -> None:
-        """Have what earlier versions certified for good keep a list of its objects, once in a catalog's life.
+        """Store a list of objects for the final certificates of earlier versions, once in the life of a catalog.
 
-        A crash in between leaves the rest as it was, and the next deletion begins again with what has no list.
+        After a crash the next deletion continues with the certificates that have no list.
         """
         if await self._catalog.setting(_LISTED):
             return
@@ -313,9 +313,10 @@ class Certifier:
     async def _conclude_ripe(
         self, page: Sequence[Recording], absent: Mapping[RecordingId, Sequence[Deletion]], progress: _Progress
     ) -> None:
-        """Make final certificates of those whose leases have run out.
+        """Make the final certificates whose leases have run out.
 
-        One document tells of all with its form how long they wait, so that the others' are read only once.
+        All certificates of one form wait equally long. So one document of each form is read to see how long, and the
+        others are read only when they are due.
         """
         current = {each.recording: each for each in await self._named([row.certificate_id for row in page])}
         firsts = {each.place.form: each for each in current.values() if each.place is not None}
@@ -334,7 +335,7 @@ class Certifier:
             self._conclude(_modern(opened, row, objects.get(row.id, ())), absent[row.id], progress)
 
     async def _delete_below(self, places: Mapping[str, Sequence[str]]) -> Mapping[str, Sequence[Deletion] | VaultError]:
-        """Delete what is below each place; the label of an ended hold must not outlive the key."""
+        """Delete the objects below each place; where the label of an ended hold keeps one, remove it and try again."""
         outcomes = dict(await self._store.delete_below(places))
         slots = asyncio.Semaphore(_UNLABEL_CONCURRENCY)
 
@@ -371,7 +372,7 @@ class Certifier:
             progress.absent.append(_Absent(before, opened.texts, deletions, self._clock.now()))
 
     def _waits(self, before: AnyCertificate, progress: _Progress) -> bool:
-        """Tell whether only a lease is missing that may still run, and note for how long."""
+        """Tell whether only a running lease prevents the final certificate; note for how long."""
         began = self._lease_began(before.sanitisation.epoch_destroyed)
         left = content.lease_of(before) - timedelta(seconds=self._clock.monotonic() - began)
         if left <= timedelta(0) or not content.can_be_final(before):
@@ -380,9 +381,9 @@ class Certifier:
         return True
 
     def _lease_began(self, epoch: int) -> float:
-        """Return, on the clock that never steps, the latest time at which this epoch can have been destroyed.
+        """Return, on the monotonic clock, the latest time at which this epoch can have been destroyed.
 
-        It is when this process first heard of it; leases count from there, whatever the wall clock does.
+        That is when this process first saw the destruction. Leases count from there, whatever the wall clock does.
         """
         return self._seen.setdefault(epoch, self._clock.monotonic())
 

@@ -1,4 +1,4 @@
-"""A monitor's questions: are recordings accepted, gauges that no event keeps current, and this node's row."""
+"""Health of this node: its row in the catalog, its readiness, and the gauges that no event keeps current."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ logger = logging.getLogger(__name__)
 
 
 class Presence:
-    """Tells the catalog that this node runs. It is for people: decisions use locks where there are any."""
+    """Keeps this node's row in the catalog current. People read it; decisions between nodes use locks instead."""
 
     def __init__(self, *, catalog: NodeRows, ingest: Ingest, clock: Clock, name: str) -> None:
         self._catalog = catalog
@@ -42,7 +42,7 @@ class Presence:
         self._clock = clock
         self._name = name
         self.seen = True
-        """Whether the latest beat is in the catalog."""
+        """Whether the latest beat reached the catalog."""
 
     async def register(self) -> None:
         """Add this node to the catalog, before the first recording, so that no row names an unknown node."""
@@ -59,12 +59,12 @@ class Presence:
                 logger.warning("the node was not seen", extra={"fields": {"reason": error.message}})
 
     async def appear(self) -> None:
-        """Beat, registering again if this node was taken for lost; Unavailable if the catalog cannot be written."""
+        """Beat; register again if this node was declared lost. Unavailable if the catalog cannot be written."""
         try:
             try:
                 await self.beat()
             except NotFound:
-                logger.warning("the node was taken for lost; it appears again")
+                logger.warning("this node had been declared lost; it is registered again")
                 await self.register()
         except Unavailable:
             self.seen = False
@@ -72,7 +72,7 @@ class Presence:
         self.seen = True
 
     async def beat(self) -> None:
-        """Store the time, and how much is not stored yet."""
+        """Store the time and the number of bytes that only the journal has."""
         await self._catalog.beat_node(
             self._ingest.node, at=self._clock.now(), unstored_bytes=self._ingest.unstored_bytes
         )
@@ -84,7 +84,7 @@ _CLOSE_SECONDS: Final = 1.0
 
 
 class Look:
-    """One check. While an answer is outstanding no second question is sent, so that nothing piles up."""
+    """One check of a collaborator. While an answer is outstanding no second question is sent, so none pile up."""
 
     def __init__(self, what: str, ask: Callable[[], Awaitable[None]], *, clock: Clock) -> None:
         self._what = what
@@ -95,9 +95,9 @@ class Look:
         self._latest: tuple[VaultError | None, float] | None = None
 
     async def within(self, seconds: float) -> VaultError | None:
-        """Ask, or join a question under way; return None if all is well, else the error; no answer is Unavailable.
+        """Ask, or wait for a question under way; return None if all is well, else the error.
 
-        Returns at most `seconds` after the question was sent.
+        Returns Unavailable if there is no answer within `seconds` of the question.
         """
         task = self._task
         if task is None or task.done():
@@ -134,8 +134,8 @@ class Look:
         except VaultError as error:
             found = error
         except Exception as error:
-            logger.exception("a look failed unexpectedly", extra={"fields": {"at": self._what}})
-            found = Unavailable(f"looking at {self._what} failed unexpectedly ({reason(error)})")
+            logger.exception("a health check failed unexpectedly", extra={"fields": {"at": self._what}})
+            found = Unavailable(f"the check of {self._what} failed unexpectedly ({reason(error)})")
         self._latest = found, began
         return found
 
@@ -147,14 +147,14 @@ class Look:
 
 
 EXPIRES_SOON: Final = timedelta(days=14)
-"""How long before a token or a certificate expires the vault warns."""
+"""How long before the expiry of a token or a certificate the vault warns."""
 CHECKS: Final = ("draining", "journal", "keyring", "root_provider", "catalog", "objects")
 _ANSWER_SECONDS: Final = 0.5
-"""How many seconds readiness waits for what may hang and was not looked at lately: before the first look."""
+"""How many seconds readiness waits for a collaborator that has no recent check: before its first one."""
 _LOOK_SECONDS: Final = 1.0
 _PATIENCE_SECONDS: Final = 1.0
 _FRESH_SECONDS: Final = 4.0
-"""How old what readiness tells can be: one look, its answer, and an event loop that is late."""
+"""How old a reported readiness can be, in seconds: one interval, one answer, and a late event loop."""
 _SCRAPE_SECONDS: Final = 0.25
 _LOOKS_A_REFRESH: Final = 5
 
@@ -164,7 +164,7 @@ class StatusRows(RecordingCounts, HoldLookup, LabelRows, AlertRows, TokenLookup,
 
 
 class Status:
-    """Answers within a bound, even if something hangs; call `close` before its collaborators are closed."""
+    """Answers within a bound, even if a collaborator hangs; call `close` before its collaborators are closed."""
 
     def __init__(
         self,
@@ -229,17 +229,16 @@ class Status:
             await self._presence.appear()  # a database that cannot be written accepts no call
 
     async def gauges(self) -> None:
-        """Set the gauges that no event keeps current; those of the catalog are as `run` last read them.
+        """Set the gauges that no event keeps current; those of the catalog have the values that `run` last read.
 
-        Only before its first reading does this wait for the catalog, shortly. Gauges that are too old are no longer
-        reported.
+        Before the first reading, this waits for the catalog for a short time. Values that are too old are not reported.
         """
         self._metrics.journal_bytes.set(self._journal.usage().bytes_used)
         if self._read_at == float("-inf"):
             await self.refresh()
 
     async def refresh(self) -> None:
-        """Read the catalog's gauges; those of one that does not answer at once stay as they are."""
+        """Read the catalog's gauges; they stay as they are if the catalog does not answer at once."""
         await self._at_gauges.within(_SCRAPE_SECONDS)
 
     async def run(self) -> None:
@@ -251,7 +250,7 @@ class Status:
                 await asyncio.sleep(_LOOK_SECONDS)
 
     async def overdue_seconds(self, *, tenant: TenantId | None = None) -> float:
-        """Return how many seconds the oldest due recording without a hold has waited, of one tenant or all; else 0."""
+        """Return for how many seconds the oldest due recording without a hold has waited; 0 without one."""
         now = self._clock.now()
         oldest = await self._catalog.oldest_due(now=now, tenant=tenant)
         return max((now - oldest).total_seconds(), 0.0) if oldest else 0.0

@@ -1,9 +1,9 @@
-"""Flags: a person or the recorder says that a call needs a safeguarding lead now; the alert is sent until acknowledged.
+"""Flags: a person or recorder states that a call needs a safeguarding lead now; the alert is sent until acknowledged.
 
 Order: hold row `placing` and alert row, in one transaction → pins durable in the keyring → hold `active` → answer. So
-there is never a pin without its alert. A crash after the first step leaves both rows: the alert is sent, and the pins
-are set at the next start, by the next round of `Alerts`, or by the next flag. An alert does not wait for the pins,
-because an outage of the keyring must not delay it.
+every pin of a flag has its alert. A crash after the first step leaves both rows: the alert is sent, and the pins are
+set at the next start, by the next round of `Alerts`, or by the next flag. An alert does not wait for the pins, because
+an outage of the keyring must not delay it.
 """
 
 from __future__ import annotations
@@ -32,17 +32,17 @@ from vault.services.ingest.sessions import IngestSession
 from vault.services.surroundings import Surroundings
 
 # -- alerts -------------------------------------------------------------------------------------------------------
-# Delivers alerts until they are acknowledged: each at least once, rarely more often.
+# An alert is sent at least once, and again until it is acknowledged.
 #
-# Order: claim durable (nobody else sends the alert before the claim ends) → send → outcome durable. After a crash in
+# Order: claim durable (no other node sends the alert before the claim ends) → send → outcome durable. After a crash in
 # between, the alert is sent again when the claim has run out, under the same id.
 
 _CLAIM: Final = timedelta(seconds=15)
-"""Longer than a messenger may take."""
+"""How long a claim lasts; longer than a messenger may take."""
 _ROUND_SECONDS: Final = 1.0
 _MOST_AT_ONCE: Final = 32
 _UNFINISHED_FOR: Final = timedelta(seconds=30)
-"""A hold still being placed after this time is completed here: the keyring was out of reach."""
+"""A hold that is still being placed after this time is completed here; the keyring had been out of reach."""
 
 logger = logging.getLogger(__name__)
 
@@ -71,7 +71,7 @@ class Alerts:
         self._mended_at = surroundings.clock.monotonic()
 
     def wake(self) -> None:
-        """Look for alerts now, because a flag was raised."""
+        """Look for due alerts now instead of at the next round."""
         self._woken.set()
 
     async def run(self) -> None:
@@ -89,7 +89,7 @@ class Alerts:
                         await self._woken.wait()
 
     async def _begin(self, group: asyncio.TaskGroup) -> None:
-        """Start sending what is due."""
+        """Start sending the due alerts."""
         while len(self._sending) < _MOST_AT_ONCE:
             claimed = await self._claim()
             if claimed is None:
@@ -109,7 +109,7 @@ class Alerts:
             await self._attempt(claimed)
         except VaultError as error:
             # The outcome is not stored, so the alert is sent again when the claim runs out.
-            logger.warning("an alert's outcome is not noted", extra={"fields": {"alert": alert.id, "why": error.code}})
+            logger.warning("an alert's outcome is not stored", extra={"fields": {"alert": alert.id, "why": error.code}})
         finally:
             self._sending.discard(alert.tenant)
             self.wake()
@@ -142,7 +142,7 @@ class Alerts:
         await self._catalog.settle_alert(alert.id, next_at=now, delivered_at=now, audit=[acknowledged])
 
     async def _mend(self) -> None:
-        """Complete holds that an outage left half placed, so that a flag takes effect without a restart."""
+        """Complete holds whose placing an outage interrupted, so that a flag takes effect without a restart."""
         now = self._clock.monotonic()
         if now - self._mended_at >= _UNFINISHED_FOR.total_seconds():
             self._mended_at = now
@@ -152,15 +152,15 @@ class Alerts:
 # -- flags --------------------------------------------------------------------------------------------------------
 
 _RECORDER_MAY: Final = timedelta(hours=1)
-"""How long after a call its recorder may flag it, so that a stolen recorder's token cannot keep old calls."""
+"""How long after a call its recorder may flag it; a stolen recorder's token cannot place holds on older calls."""
 
 _TELL_AGAIN: Final = timedelta(minutes=5)
-"""How long after an alert was acknowledged another flag on the recording sends one again."""
+"""How long after the acknowledgement of an alert a further flag sends no new one; after that it does."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Flagged:
-    """The result of a flag. `repeated`: the hold existed already. `alert` None: no webhook is configured."""
+    """The result of a flag. `repeated` if the hold existed already. `alert` is None if no webhook is configured."""
 
     recording: Recording
     hold: Hold
@@ -212,9 +212,9 @@ class Flags:
         nothing is written then.
         """
         if matter is not None and not matter.strip():
-            raise Invalid("matter: it is empty", hint="leave it out, or name the case")
+            raise Invalid("matter: must not be empty", hint="leave it out, or name the case")
         if row.state in (RecordingState.SHREDDING, RecordingState.SHREDDED):
-            raise TooLate(f"{row.id} is shredded already: there is nothing to keep")
+            raise TooLate(f"{row.id} is already shredded: there is nothing to keep")
         tenant = await self._catalog.tenant(row.tenant)
         hold = self._hold(row, tenant, category=category, matter=matter, reason=reason)
         live = self._live(row)
@@ -262,12 +262,12 @@ class Flags:
         if row.ended_at is not None and self._clock.now() - row.ended_at > _RECORDER_MAY:
             raise Conflict(
                 "the call ended too long ago for its recorder to flag it",
-                hint="somebody with the right to flag names the recording by its id",
+                hint="a person with the right to flag can flag the recording by its id",
             )
         return await self.flag(row, category=category, actor=actor)
 
     async def _newest(self, tenant: TenantId, call_key: str) -> Recording | None:
-        """Return the newest recording of a call; a recorder that came back after the end has several."""
+        """Return the newest recording of a call; a recorder that reconnected after the end has several."""
         name = call_name(call_key, await self._call_keys.newest(tenant, call_key))
         found = await self._call_keys.resolve(tenant, name)
         return found.recording if isinstance(found, IngestSession) else found

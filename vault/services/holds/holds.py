@@ -1,8 +1,8 @@
 """Places, reviews and releases holds. A hold is first a pin in the keyring and then a row; labels follow.
 
-Placing: row `placing` → pins durable in the keyring → row `active` → answer → labels on the objects. A crash after the
-first step is completed at the next start, so an answered hold is never lost and an unanswered one is never half placed.
-The keyring's single writer orders holds and sweeps: whichever enters second sees the first one's result.
+Placing: row `placing` → pins durable in the keyring → row `active` → answer → labels on the objects. After a crash the
+next start completes the placing, so an answered hold is never lost and an unanswered one is never half placed. The
+keyring's single writer orders holds and sweeps: the second one sees the result of the first.
 """
 
 from __future__ import annotations
@@ -247,7 +247,7 @@ _AS_ASKED = frozenset({HoldState.PLACING, HoldState.ACTIVE})
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HoldRequest:
-    """What the person who places a hold states."""
+    """A hold as its placer requests it."""
 
     tenant: TenantId
     kind: HoldKind
@@ -287,7 +287,7 @@ class HoldingRows(HoldRows, RecordingLookup, TenantLookup, PolicyLookup, TokenLo
 
 
 class Holds:
-    """Places, reviews and releases holds. The caller has checked whose hold it reviews or releases."""
+    """Places, reviews and releases holds. The caller has checked that the hold belongs to the actor's tenant."""
 
     def __init__(
         self,
@@ -310,9 +310,10 @@ class Holds:
         self._cap = cap
 
     async def place(self, request: HoldRequest, *, actor: Principal, act: Act = Act.HOLD_PLACE) -> Hold:
-        """Place a hold; return it with what it protects and what came too late. TooLate if nothing was left.
+        """Place a hold; return it with the recordings it protects and those it came too late for.
 
-        NotFound, logged, if a named recording is missing or another tenant's.
+        TooLate if it came too late for all of them. NotFound, logged, if a named recording is missing or another
+        tenant's.
         """
         self._check(request)
         with self._labels.waiting():
@@ -348,10 +349,10 @@ class Holds:
         return await self._decide(hold, actor)
 
     async def lock(self, recording: RecordingId, tenant: TenantId, *, actor: Principal) -> Hold:
-        """Place the legal hold that a recorder asks for when it records, owned by the tenant's contact.
+        """Place the legal hold that a recorder requests with its recording; its owner is the tenant's contact.
 
-        Returns the existing one, if the recorder asked before and no release was requested since. TooLate if the
-        recording is gone.
+        Returns the existing hold if the recorder requested one before and its release was not requested since. TooLate
+        if the recording is gone.
         """
         matter = f"lock-{recording}"
         for hold in await self._catalog.holds_on(recording):
@@ -474,7 +475,7 @@ class Holds:
 
         Pins stay until the grace has passed and a sweep removes them with the shred. Forbidden unless the two may
         decide about a hold of this kind. Conflict for a regulatory hold before its date. ChangedSince, and nothing is
-        decided, if the hold is no longer the one that was shown.
+        decided, if the hold changed since it was shown.
         """
 
         async def asked_by() -> str | None:
@@ -522,7 +523,7 @@ class Holds:
         return await self._decide(found, actor) if found.state is HoldState.PLACING else found
 
     async def recover(self, *, older_than: timedelta = timedelta(0)) -> None:
-        """Complete holds whose placing a crash interrupted, or an outage `older_than` ago."""
+        """Complete holds that have been in state `placing` for longer than `older_than`."""
         since = self._clock.now() - older_than
         for hold in await self._catalog.hold_terms(states=[HoldState.PLACING]):
             if hold.created_at > since:
@@ -540,9 +541,9 @@ class Holds:
         return changed is not None and changed.request == request.id
 
     async def expired_pins(self, *, now: datetime) -> list[Pin]:
-        """Return the pins whose hold is released and past its grace, which a sweep may drop.
+        """Return the pins that a sweep may drop, because their hold is released and past its grace.
 
-        A pin is freed only if this catalog has its hold as released, so that a stale catalog frees nothing.
+        The release must be in this catalog, so that a stale catalog frees no pin.
         """
         tags = self._keyring.tags()
         free: set[bytes] = set()

@@ -1,4 +1,4 @@
-"""Authentication and authorisation: tokens, roles, tenants; work under way for a token, and the log of denials."""
+"""Authentication and authorisation by token, role and tenant; the log of denials; the work that a revocation ends."""
 
 from __future__ import annotations
 
@@ -30,11 +30,11 @@ from vault.services.audit import event
 from vault.services.surroundings import Surroundings
 
 # -- denials ------------------------------------------------------------------------------------------------------
-# Logs denials: the first of a kind at once, repetitions as one counted entry.
+# The first denial of a kind is logged at once, repetitions as one counted entry.
 #
-# A kind is a token, an act and a reason, so trying id after id is repetition. Order: the first entry is durable
-# before the refusal is answered. Repetitions are counted in memory, and their entry is written when the window ends
-# or the server stops in order. A crash loses the counts of open windows, never a first entry.
+# A kind is a token, an act and a reason, so trying id after id is repetition. The first entry is durable before the
+# refusal is answered. Repetitions are counted in memory. Their entry is written when the window ends or the server
+# stops in order. A crash loses the counts of open windows, never a first entry.
 
 WINDOW_SECONDS: Final = 60.0
 """How many seconds repetitions of a denial are counted before they are written."""
@@ -49,7 +49,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(slots=True, kw_only=True, eq=False)
 class _Window:
-    """Repetitions of one kind of denial, or with `actor` None of several kinds of one tenant."""
+    """The count of one kind of denial; with `actor` None, of several kinds of one tenant."""
 
     tenant: TenantId | None
     actor: Principal | None
@@ -65,7 +65,7 @@ class _Window:
 class Denials:
     """Writes all `access.denied` entries.
 
-    Each tenant has a bound on memory and entries, so that one tenant's many denials delay no other tenant's first one.
+    Memory and entries are bounded for each tenant, so that many denials of one tenant delay no other tenant's entry.
     """
 
     def __init__(self, *, catalog: AuditTrail, surroundings: Surroundings) -> None:
@@ -88,7 +88,7 @@ class Denials:
         try:
             await self._catalog.append_audit([entry])
         except BaseException:
-            window, _ = self._window(actor, act, why)  # the opened window may have ended meanwhile
+            window, _ = self._window(actor, act, why)  # look again: the opened window may have ended meanwhile
             self._add(window, actor, act, target)
             raise
 
@@ -126,7 +126,7 @@ class Denials:
                 await self.settle()
 
     async def settle(self, *, until: float = math.inf) -> None:
-        """End the windows whose time is up by `until`, or all: write one entry for each that counted anything.
+        """End the windows whose time is up by `until`, or all; write one entry for each with a count above zero.
 
         Counts that cannot be written are kept, so an entry whose commit had no answer may be written twice.
         """
@@ -153,7 +153,7 @@ def _what(act: Act, why: Why) -> Mapping[str, str]:
     return {"act": act.value, "why": why.value}
 
 
-# -- under way ----------------------------------------------------------------------------------------------------
+# -- work under way -----------------------------------------------------------------------------------------------
 
 _CHECK_SECONDS = 2.0
 
@@ -188,10 +188,10 @@ class UnderWay:
             raise ended()
 
     def enter(self, token: TokenId, end: Callable[[], None]) -> Callable[[], None]:
-        """Have `end` called once if the token is revoked; return what withdraws this and may be called twice.
+        """Register work of a token, to `end` once if the token is revoked; return a function that withdraws this.
 
-        `end` must return at once and raise nothing: it makes the work stop soon. Unauthenticated if the token is
-        revoked already.
+        `end` must return at once and raise no error; it makes the work stop soon. The returned function may be called
+        twice. Unauthenticated if the token is already revoked.
         """
         self.require(token)
 
@@ -210,7 +210,7 @@ class UnderWay:
         return leave
 
     def end(self, token: TokenId) -> None:
-        """End the token's work in this process, and let no more begin."""
+        """End the token's work in this process, and refuse further work of it."""
         self._revoked.add(token)
         for end in self._ends.pop(token, ()):
             end()
@@ -222,7 +222,7 @@ class UnderWay:
             try:
                 await self.look()
             except VaultError as error:
-                # The next round asks again; while the catalog does not answer, nothing is ended.
+                # The next round asks again. While the catalog does not answer, no work is ended.
                 logger.warning("revoked tokens could not be looked for", extra={"fields": {"error": error.code}})
 
     async def look(self) -> None:
@@ -236,10 +236,10 @@ class UnderWay:
 # -- access -------------------------------------------------------------------------------------------------------
 
 _CACHE_SECONDS = 2.5
-"""How long a process relies on a token as it last read it.
+"""How long a process uses a token as it last read it.
 
-With the two seconds after which work under way is checked (vault.services.people.access), a token revoked in another
-process has ended everywhere within five seconds.
+Work under way is checked every two seconds. So a token that was revoked in another process has ended everywhere within
+five seconds.
 """
 _SECRET_BYTES = 32
 _NONCE_BYTES = 12
@@ -247,7 +247,7 @@ _CACHE_LIMIT = 10_000
 MAX_IMPORT: Final = timedelta(days=90)
 """How long after its issue a recorder's token may import with true dates."""
 MAX_LIFE: Final = timedelta(days=3660)
-"""How far ahead a token's expiry may be; a token that lasts longer has no expiry."""
+"""How far ahead a token's expiry may be; a token without an expiry may last longer."""
 _TOKEN_PREFIX = "cv_"  # noqa: S105  # the public prefix by which scanners recognise a leaked token
 
 Began = Callable[[TokenId], Awaitable[bool]]
@@ -255,7 +255,7 @@ Began = Callable[[TokenId], Awaitable[bool]]
 
 
 def unknown_token() -> Unauthenticated:
-    """Return the refusal of any token that is not in force; it does not tell why."""
+    """Return the refusal of a token that is not in force; it does not say why."""
     return Unauthenticated(
         "the token is unknown, wrong, expired or revoked",
         hint="send Authorization: Bearer TOKEN",
@@ -263,7 +263,7 @@ def unknown_token() -> Unauthenticated:
 
 
 def claimed_id(text: str) -> str | None:
-    """Return the id in a token's text, if it can be one; the token may not exist."""
+    """Return the id in a token's text, None if it has none; a token of that id need not exist."""
     claimed = f"tok_{text.removeprefix(_TOKEN_PREFIX).partition('_')[0]}"
     try:
         id_bytes(claimed)
@@ -292,12 +292,12 @@ def _check_expiry(expires_at: datetime, *, now: datetime) -> None:
     if not now < expires_at <= now + MAX_LIFE:
         raise Invalid(
             f"expires_at is not within the next {format_duration(MAX_LIFE)}",
-            hint="choose an instant to come, or leave it out for a token that does not expire",
+            hint="choose a future instant, or leave it out for a token that does not expire",
         )
 
 
 def _who_may(act: Act) -> str | None:
-    """Return who may do this, where other roles may."""
+    """Return the hint that names the roles which may do this; None if no role may."""
     roles = ", ".join(role.value for role in roles_with(act))
     held = "a hold protects this recording; " if act is Act.PLAY_HELD else ""
     return f"{held}a token of one of these roles may: {roles}" if roles else None
@@ -318,8 +318,8 @@ class AccessRows(TokenRows, TenantLookup, AuditTrail, Protocol):
 class Access:
     """Authenticates and authorises. `sealing_keys` are the keys of recorders' secrets: the first seals, any may open.
 
-    Tokens expire by the vault's time, which is never before `last_sweep_at`, so that a clock that steps back revives
-    none.
+    Tokens expire by the vault's time, which is never before `last_sweep_at`. So a clock that steps back revives no
+    token.
     """
 
     def __init__(
@@ -409,14 +409,14 @@ class Access:
         self.underway.end(token)
 
     async def authenticate(self, text: str, *, began: Began | None = None) -> Principal:
-        """Return the principal of this token text; Unauthenticated, which does not tell why.
+        """Return the principal of this token text; Unauthenticated, without the reason.
 
-        An expired token is accepted if `began` says so.
+        An expired token is accepted if it `began` the recording that the request continues.
         """
         refused = unknown_token()
         head, _, secret = text.removeprefix(_TOKEN_PREFIX).partition("_")
         if not text.startswith(_TOKEN_PREFIX) or not head or not secret or not (text.isascii() and text.isprintable()):
-            raise refused  # JSON allows text that no catalog can be asked for
+            raise refused  # JSON allows text that a catalog cannot search for
         token = await self._in_force(TokenId(f"tok_{head}"), began)
         if token is None:
             raise refused
@@ -425,7 +425,7 @@ class Access:
         return self._principal(token)
 
     async def shared_secret(self, token: TokenId, *, began: Began | None = None) -> bytes | None:
-        """Return the secret of a recorder's token, for protocols that sign with it; None if there is none."""
+        """Return the secret of a recorder's token, for protocols that sign with it; None without one."""
         found = await self._in_force(token, began)
         sealed = None if found is None else found.sealed_secret
         if found is None or sealed is None:
@@ -433,7 +433,7 @@ class Access:
         return open_with_any(self._sealing_keys(), lambda key: open_secret(key, found.id, sealed)).encode()
 
     async def acting(self, token: TokenId, *, began: Began | None = None) -> Principal:
-        """Return the principal of a token known by other means than its text; Unauthenticated if it has ended."""
+        """Return the principal of a token that was proved without its text; Unauthenticated if it is not in force."""
         found = await self._in_force(token, began)
         if found is None:
             raise unknown_token()
@@ -442,8 +442,8 @@ class Access:
     async def signing_secret(self, access_key: str, *, began: Began | None = None) -> tuple[Principal, str]:
         """Return the principal of an S3 access key, and its secret key; Unauthenticated.
 
-        The access key is a recorder token's id, the secret key the secret part of its text. The error distinguishes a
-        token that cannot sign from an unknown one only for recorders' tokens issued before secrets were sealed.
+        The access key is the id of a recorder's token; the secret key is the secret part of its text. Only a recorder's
+        token issued before secrets were sealed gets an error of its own; all others get the same.
         """
         secret = await self.shared_secret(TokenId(access_key), began=began)
         token = await self._in_force(TokenId(access_key), began)
@@ -476,9 +476,9 @@ class Access:
         return effective_now(self._clock.now(), self._last_sweep_at())
 
     async def _in_force(self, identifier: TokenId, began: Began | None) -> Token | None:
-        """Return the token unless it is unknown or revoked, or expired without having begun what the request continues.
+        """Return the token if it is in force, or expired but `began` the continued recording; else None.
 
-        The catalog's answer is not enough: this process may have revoked the token meanwhile.
+        This also asks `UnderWay`: this process may have revoked the token after the catalog answered.
         """
         token = await self._token(identifier)
         if token is None or token.revoked_at is not None or self.underway.knows(identifier):
@@ -501,10 +501,10 @@ class Access:
     async def authorise(
         self, actor: Principal, act: Act, *, tenant: TenantId | None = None, target: str | None = None
     ) -> None:
-        """Return if the role permits the act and the tenant is the actor's own; otherwise log and refuse.
+        """Return if the role permits the act and the tenant is the actor's own; otherwise log the denial and refuse.
 
-        Another tenant's things give NotFound, so that nobody learns of them. Unauthenticated if the actor's token was
-        revoked after it was accepted.
+        For another tenant the refusal is NotFound, so that the actor does not learn what exists there. Unauthenticated
+        if the actor's token was revoked after it was accepted.
         """
         self.underway.require(actor.token_id)
         if not permits(actor.role, act):
@@ -522,10 +522,10 @@ class Access:
         *,
         tenant: TenantId | None = None,
     ) -> Owned:
-        """Return what `look_up` finds if it is the actor's tenant's; otherwise log and refuse as if it did not exist.
+        """Return the row that `look_up` finds, if it belongs to the actor's tenant; otherwise log, and raise NotFound.
 
-        With `tenant`, which the address or the body names, only what is that tenant's. `look_up` gets the id and the
-        `tenant`, so that another tenant's row is not read: reading it would take longer than finding none.
+        If the address or the body names a `tenant`, the row must be that tenant's. `look_up` gets the id and the
+        `tenant`, so that another tenant's row is not read: reading it would take longer than finding no row.
         """
         try:
             found = await look_up(identifier, tenant=actor.tenant if tenant is None else tenant)
@@ -552,6 +552,6 @@ class Access:
         return [found[identifier] for identifier in identifiers]
 
     async def none_of_its_own(self, actor: Principal, act: Act, target: str | None) -> NotFound:
-        """Log that the actor named something missing or not its own; return the error, the same for both."""
+        """Log that the actor named a missing thing or another tenant's; return the error, the same for both."""
         await self.denials.write(actor, act, target, Why.NOT_ITS_OWN)
         return NotFound("there is no such thing, or not for this token")

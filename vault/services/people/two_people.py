@@ -1,4 +1,4 @@
-"""Identifies the two people of a decision."""
+"""Identifies the two people of a decision by two."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ Decided = TypeVar("Decided")
 
 
 async def the_two(catalog: TokenLookup, asked_by: str | None, actor: Principal) -> Deciders:
-    """Return the person whose token asked and the one who acts now, each with the tokens above theirs."""
+    """Return the requester and the actor of now, each with the chain of tokens that issued theirs."""
     return Deciders(
         asked_by=asked_by,
         asker=None if asked_by is None else await _decider(catalog, TokenId(asked_by)),
@@ -28,7 +28,7 @@ async def decide_by_two(
     actor: Principal,
     decide: Callable[[Deciders], Awaitable[Decided]],
 ) -> Decided:
-    """Return the result of `decide` with the two; it is repeated if somebody else has asked since."""
+    """Return the result of `decide` with the two; `decide` is repeated if another person has requested meanwhile."""
     while True:
         two = await the_two(catalog, await asked_by(), actor)
         try:

@@ -1,4 +1,4 @@
-"""Plays and shows recordings: the access is checked and logged, and bytes are verified before they are sent."""
+"""Plays and shows recordings. Each access is checked and logged, and bytes are verified before they are sent."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ from vault.services.recordings.search import Search, Wanted, facts_of
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Playable:
-    """A recording that can be read: `stored` bytes, fixed when it was opened; `sha256` covers all of them."""
+    """A recording opened for reading, with the `stored` bytes it had then; `sha256` covers all of them."""
 
     recording: Recording
     stored: int
@@ -53,7 +53,7 @@ class Playable:
     entry: JournalEntry | None = field(default=None, repr=False)
     sha256: str | None = None
     notes: Sequence[Note] = field(default=(), repr=False)
-    """What happened besides the audio, in the order of its offsets."""
+    """The notes of the call, in the order of their offsets."""
 
     @property
     def length(self) -> int:
@@ -62,7 +62,7 @@ class Playable:
 
     @property
     def aside(self) -> Sequence[KeptAside]:
-        """Parts that were acknowledged and are not in the audio; they are stored after it."""
+        """Acknowledged parts that are not in the audio; they are stored after it."""
         return kept_aside(self.notes, self.stored)
 
     @property
@@ -100,9 +100,7 @@ class Playback:
         """Return a permitted purpose; Invalid names the permitted ones."""
         if purpose is None or purpose not in self._purposes:
             raise Invalid(
-                "every play, export and search carries a purpose"
-                if purpose is None
-                else "that purpose is not permitted here",
+                "a play, export or search needs a purpose" if purpose is None else "that purpose is not permitted here",
                 hint="name one in the header Purpose, or with --purpose: " + ", ".join(sorted(self._purposes)),
             )
         return purpose
@@ -116,7 +114,7 @@ class Playback:
         """
         recording = await self._catalog.recording(identifier)
         key = self._key(recording)
-        # The entry comes first: an access that cannot be logged does not happen.
+        # The entry is written first: an access that cannot be logged does not take place.
         await self._catalog.append_audit(
             [event(act, actor, tenant=recording.tenant, target=recording.id, purpose=purpose)]
         )
@@ -149,7 +147,7 @@ class Playback:
                 notes=session.keeping.settled(session.durable),
             )
         if recording.state is RecordingState.OPEN:
-            # It was finished between the two look-ups, or belongs to another process.
+            # The recording finished between the two look-ups, or another process records it.
             recording = await self._catalog.recording(recording.id)
             if recording.state is RecordingState.OPEN:
                 raise Conflict(
@@ -179,7 +177,7 @@ class Playback:
     ) -> AsyncGenerator[bytes, None]:
         """Yield verified stored bytes `[start, end)`; Shredded, and no further byte, once the key is gone.
 
-        At most `window` bytes are decrypted before they are asked for.
+        At most `window` bytes are decrypted ahead of the reader.
         """
         reading = self._reader.read(
             playable.recording, playable.key, playable.segments, start, end, entry=playable.entry, window=window
@@ -188,12 +186,12 @@ class Playback:
             try:
                 self._require_key(playable.recording)
                 async for piece in reading:
-                    # `playable` still has a key that is being destroyed, so the keyring is asked for every window.
+                    # `playable` keeps its key even while the keyring destroys it, so every window asks the keyring.
                     self._require_key(playable.recording)
                     yield piece
                     self._require_key(playable.recording)
             except IntegrityError:
-                # Objects are deleted after their key, so a missing one is no damage then.
+                # A missing object is no damage if its key is gone, because objects are deleted after their key.
                 self._require_key(playable.recording)
                 raise
 
@@ -202,7 +200,7 @@ class Playback:
             raise Shredded(f"{recording.id} was shredded while it was being played")
 
 
-# -- showing ------------------------------------------------------------------------------------------------------
+# -- showing recordings -------------------------------------------------------------------------------------------
 
 _BASES = {
     ErasureBasis.ART17: "requested under UK GDPR Art. 17",
@@ -279,7 +277,7 @@ class Recordings:
         self._clock = clock
 
     async def list(self, query: RecordingQuery, *, actor: Principal, live: bool = False) -> Sequence[RecordingView]:
-        """Return one page without personal facts; with `live` only calls that are being recorded here.
+        """Return one page without personal facts; with `live`, only calls that this process is recording.
 
         Invalid for a search by size or duration across tenants.
         """
@@ -290,7 +288,7 @@ class Recordings:
     async def search(
         self, query: RecordingQuery, wanted: Wanted, *, purpose: str, actor: Principal, live: bool = False
     ) -> Sequence[RecordingView]:
-        """Return one page of the calls that match sealed facts; the audit entry names the fields, not the values."""
+        """Return one page of the calls that match sealed facts; the audit entry has the searched fields, no values."""
         _check_measures(query)
         entry = event(
             "access.search", actor, tenant=query.tenant, purpose=purpose, detail={"by": ", ".join(wanted.fields)}
@@ -313,7 +311,7 @@ class Recordings:
         return found[: query.limit]
 
     async def show(self, recording: Recording, *, actor: Principal, facts: bool) -> RecordingView:
-        """Return what is known about one recording, with `facts` including personal facts."""
+        """Return one recording for display, with its personal facts if `facts`."""
         await self._catalog.append_audit(
             [event("access.metadata", actor, tenant=recording.tenant, target=recording.id)]
         )
@@ -323,7 +321,7 @@ class Recordings:
         session = self._ingest.live(row.id)
         finished = row.state in (RecordingState.SEALED, RecordingState.TRUNCATED)
         if finished and not self._keyring.derivable(row.audio):
-            # The key is gone, and the certificate is not written yet.
+            # The key is gone, but the certificate is not written yet.
             row = dataclasses.replace(row, state=RecordingState.SHREDDING)
         return RecordingView(
             recording=row,
@@ -336,7 +334,7 @@ class Recordings:
     async def why(self, recording: Recording, *, actor: Principal) -> Explained:
         """Explain, rule by rule, why the recording is kept or gone.
 
-        The people who decided are named to those who may read certificates, which name them too.
+        The people who decided are named only to roles that may read certificates, because those name them too.
         """
         view = await self.show(recording, actor=actor, facts=False)
         facts = await self._dossiers.facts(recording)
@@ -355,7 +353,7 @@ class Recordings:
         )
 
     async def _story(self, facts: Facts) -> Story:
-        """Return who decided about a recording: from its erasures, its tenant and its certificates."""
+        """Return the decisions about a recording, from its erasures, its tenant and its certificates."""
         row = facts.recording
         erasures = await self._catalog.erasures_on(row.id)
         case = next((each for each in erasures if each.recordings[row.id] in _TAKES), None) or next(
@@ -413,7 +411,7 @@ class Recordings:
 
 def _check_measures(query: RecordingQuery) -> None:
     if query.measures and query.tenant is None:
-        raise Invalid("tenant: a search by size or duration looks at one tenant", hint="say whose calls are meant")
+        raise Invalid("tenant: a search by size or duration needs a tenant", hint="name the tenant to search")
 
 
 def _trigger(document: AnyCertificate) -> Trigger:

@@ -27,7 +27,7 @@ from vault.ports.progress import Progress
 
 BLOCK_BYTES: Final = 16 << 10
 LARGEST_BLOB: Final = 16 << 20
-"""Larger files cannot be a keyring's; they are still searched for objects and keys."""
+"""Larger files cannot be keyring files; they are still searched for objects and keys."""
 _HEAD_BYTES: Final = 8 + MAX_HEADER_BYTES + chunked.PREFIX_BYTES
 _STORE_HEADER_BYTES: Final = 512
 _ROOT_KEYS: Final = "ROOT-KEYS"
@@ -61,9 +61,9 @@ class Artefact:
 
 @dataclass(slots=True, kw_only=True)
 class Found:
-    """Everything in the directories: one target for each recording and kind of object, and the texts to search.
+    """The finds in the directories: one target for each recording and kind of object, and the texts to search.
 
-    `root_keys` are directories of a file provider: copies of root keys, which must not exist.
+    `root_keys` are directories of a file provider. They are copies of root keys, which must not be there.
     """
 
     files: int = 0
@@ -81,7 +81,7 @@ class Found:
 
 
 def is_blank(data: bytes | mmap.mmap, at: int) -> bool:
-    """Tell whether no key can start in the block at `at`: the block and a window from its end are zeroes."""
+    """Tell whether the block at `at` and a window from its end are zeroes, so that no key can start in the block."""
     reach = data[at : at + BLOCK_BYTES + WINDOW_BYTES - 1]
     return reach.count(0) == len(reach)
 
@@ -107,7 +107,7 @@ def search(places: Sequence[Path], *, backup_keys: Sequence[DataKey]) -> Found:
                 _look(path, found, seen, backup_keys)
             except OSError as error:
                 raise Invalid(f"{path} cannot be read: {error.strerror}") from error
-    # Keys are most likely in files without objects, and in small ones: those come first.
+    # Files without objects and small files come first, because keys are most likely there.
     found.artefacts.sort(key=lambda each: (each.sealed, each.size, each.origin))
     return found
 
@@ -172,7 +172,7 @@ def _opened(header: backup.PartHeader, whole: bytes, key: DataKey) -> bytes:
 
 
 def _parts(data: mmap.mmap, keys: Sequence[DataKey]) -> Iterator[bytes]:
-    """Yield the decrypted content of a backup's part, found as it is or in a file of an object store."""
+    """Yield the decrypted content of backup parts, found as files or inside a file of an object store."""
     for at in (0, _STORE_HEADER_BYTES):
         if data[at : at + len(backup.MAGIC)] != backup.MAGIC:
             continue

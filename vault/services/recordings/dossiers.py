@@ -1,4 +1,4 @@
-"""Coordinates of recordings, and the facts that decide about them: about one, or about all of a tenant."""
+"""Coordinates of recordings, and the facts by which the retention rules decide about them."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from vault.retention.guards import effective_now
 from vault.retention.periods import Period, maybe_period
 from vault.retention.policy import expiry_period, export_ends, metadata_period
 
-# -- leaves -------------------------------------------------------------------------------------------------------
+# -- coordinates --------------------------------------------------------------------------------------------------
 
 _LEAF_BLOCK = 64
 
@@ -31,8 +31,8 @@ _LEAF_BLOCK = 64
 class Coordinates:
     """Allocates coordinates from blocks of leaves that are reserved in the catalog.
 
-    A block lost in a crash is skipped, never used again, because the counter moved before its first leaf was used. So
-    is a block of a generation that a rotation closed.
+    The counter moves before the first leaf of a block is used. So a block that a crash lost is skipped and never used
+    again, like a block of a generation that a rotation closed.
     """
 
     def __init__(self, *, catalog: LeafRows, keyring: Keyring) -> None:
@@ -55,7 +55,7 @@ class Coordinates:
         try:
             return await self._take(cohort)
         except (Unavailable, GenerationPassed) as error:
-            # Another node has moved the generation on; this node has just seen it, or has yet to.
+            # Another node has raised the generation. This node may not have seen that yet.
             if isinstance(error, GenerationPassed):
                 await self._keyring.refresh()
             if self._keyring.generation == cohort.generation:
@@ -81,9 +81,8 @@ class Coordinates:
     async def precreate(self, tenants: Iterable[tuple[TenantId, Period]], *, now: datetime, periods_ahead: int) -> None:
         """Create the cohorts that calls of the coming periods will need, so that a call need not write the keyring.
 
-        A clock that stepped back creates none in a month that a sweep may have taken.
-
-        `tenants` are pairs of tenant and default retention. Old blocks are dropped too.
+        `tenants` are pairs of tenant and default retention. Old blocks are dropped too. A clock that stepped back
+        creates no cohort in a month that a sweep may have taken.
         """
         now = effective_now(now, self._keyring.last_sweep_at)
         needed = self._needed(tenants, now, periods_ahead)
@@ -92,7 +91,7 @@ class Coordinates:
         self._forget(now, self._keyring.cohort_width_seconds)
 
     def lack(self, tenants: Iterable[tuple[TenantId, Period]], *, now: datetime) -> bool:
-        """Tell whether a call of any of these tenants that began now would have to write the keyring first."""
+        """Tell whether a call of one of these tenants that began now would have to write the keyring first."""
         now = effective_now(now, self._keyring.last_sweep_at)
         return not all(map(self._keyring.has_cohort, self._needed(tenants, now, 0)))
 
@@ -134,9 +133,9 @@ _ERASES = frozenset({ErasureOutcome.PENDING, ErasureOutcome.ERASING})
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Dossier:
-    """What decides about every recording of one tenant, as it was when collected.
+    """The facts that decide about every recording of one tenant, as they were when collected.
 
-    `by_recording` are the holds in force in the catalog, `by_id` those and every hold whose pin is set.
+    `by_recording` are the holds in force in the catalog. `by_id` are those and every hold whose pin is set.
     """
 
     clocks: Clocks
@@ -144,7 +143,7 @@ class Dossier:
     by_recording: Mapping[RecordingId, Sequence[HoldTerms]]
     by_id: Mapping[HoldId, HoldTerms]
     changes: frozenset[bytes] = frozenset()
-    """The tags of pins that a change of retention set: no holds, they only keep a key longer than its cohort."""
+    """The tags of pins that a change of retention set. They are no holds; they keep keys longer than the cohort."""
 
     def facts(self, row: Recording, *, erasing_since: datetime | None = None) -> Facts:
         """Return the facts of one row of the tenant."""
@@ -166,7 +165,7 @@ class Dossier:
         )
 
     def pinned(self, row: Recording, part: Part, decision: Decision) -> bool:
-        """Tell whether the keyring itself keeps the part, by a pin of one of the holds that decided."""
+        """Tell whether the keyring has a pin on the part of one of the holds in the decision."""
         holds = decision.holds if isinstance(decision, Held) else ()
         pins = self.keyring.pins_on(place_of(row, part))
         return any(pin.tag in self.changes or _hold_of(pin) in holds for pin in pins)
@@ -177,7 +176,7 @@ class DossierRows(HoldLookup, ErasureLookup, PolicyLookup, TenantLookup, Protoco
 
 
 class Dossiers:
-    """Reads the facts that decide from the catalog and the keyring."""
+    """Collects the facts for the retention rules from the catalog and the keyring."""
 
     def __init__(self, *, catalog: DossierRows, keyring: Keyring, export_window: Period) -> None:
         self._catalog = catalog
@@ -185,7 +184,7 @@ class Dossiers:
         self._export_window = export_window
 
     def clocks(self, tenant: Tenant) -> Clocks:
-        """Return the clocks of a tenant."""
+        """Return the tenant's periods and dates that decide about its recordings."""
         return Clocks(
             cohort_width=self._keyring.cohort_width_seconds,
             metadata_retention=maybe_period(tenant.metadata_retention),
@@ -197,7 +196,7 @@ class Dossiers:
         )
 
     def now(self, clock: datetime) -> datetime:
-        """Return the instant to decide for: never before the last sweep, if the clock stepped back."""
+        """Return the instant to decide for: the later of `clock` and the last sweep."""
         return effective_now(clock, self._keyring.last_sweep_at)
 
     async def of(self, tenant: Tenant) -> Dossier:
@@ -225,11 +224,11 @@ class Dossiers:
         )
 
     async def _known(self, identifiers: Iterable[HoldId]) -> Mapping[HoldId, HoldTerms]:
-        """Return the terms of these; where the catalog is older than a pin, the pin keeps all the same."""
+        """Return the terms of these holds. A hold missing from an older catalog has none; its pin still keeps keys."""
         return await self._catalog.terms_of(sorted(identifiers))
 
     async def facts(self, row: Recording) -> Facts:
-        """Return the facts of one recording, with every hold there ever was on it."""
+        """Return the facts of one recording, with all its holds, also released ones."""
         tenant = await self._catalog.tenant(row.tenant)
         pins = [*self._keyring.pins_on(row.audio), *self._keyring.pins_on(row.metadata)]
         holds = {hold.id: hold for hold in await self._catalog.holds_on(row.id)}
@@ -244,12 +243,12 @@ class Dossiers:
         return dossier.facts(row, erasing_since=erasing_since(await self._catalog.erasures_on(row.id), row.id))
 
     async def tenant(self, identifier: TenantId) -> Dossier:
-        """Collect what decides about everything of the tenant of this id."""
+        """Return the facts about all recordings of the tenant with this id."""
         return await self.of(await self._catalog.tenant(identifier))
 
 
 def erasing_since(erasures: Iterable[Erasure], recording: RecordingId) -> datetime | None:
-    """Return since when two people have decided to erase the recording, by the erasures that name it."""
+    """Return when two people first approved an erasure that names the recording; None without one."""
     decided = [
         each.decided_at
         for each in erasures
@@ -259,7 +258,7 @@ def erasing_since(erasures: Iterable[Erasure], recording: RecordingId) -> dateti
 
 
 def place_of(row: Recording, part: Part) -> Coordinate:
-    """Return where the part's key is."""
+    """Return the coordinate of the part's key."""
     return row.metadata if part is Part.METADATA else row.audio
 
 

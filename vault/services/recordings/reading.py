@@ -24,7 +24,7 @@ _MILLISECOND = timedelta(milliseconds=1)
 
 
 def segment_header(recording: Recording, *, index: int, offset: int, attempt: str) -> SegmentHeader:
-    """Return the only valid header of a segment in this place; reading compares it byte for byte."""
+    """Return the only valid header of a segment in this position; reading compares the stored one byte for byte."""
     return SegmentHeader(
         recording=recording.id,
         part=Part.AUDIO,
@@ -107,7 +107,7 @@ class Reader:
         """Yield plaintext `[start, end)` in pieces of at most `window`; bytes after the segments come from `entry`.
 
         `segments` may grow while the recording is live. Journal space is released only after its segment is in the
-        list, so a journal read that comes too late finds its bytes there.
+        list, so bytes that have left the journal are in a segment of the list.
         """
         opener: SegmentOpener | None = None
         current: SegmentRef | None = None
@@ -168,7 +168,7 @@ class Reader:
         except NotFound as error:
             raise IntegrityError(
                 f"an object of {ref.recording} is missing from the store (segment {ref.index}); no audio was returned",
-                hint="the store lost it or someone deleted it: check its versions and its access log",
+                hint="the store lost the object or a person deleted it: check its versions and the access log",
             ) from error
         if len(data) != end - start:
             raise IntegrityError(

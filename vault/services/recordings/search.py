@@ -1,6 +1,7 @@
-"""Finds recordings by facts that only their sealed metadata has: the recorder's call key, a number, a tag.
+"""The sealed facts of calls, and searches by them: by the recorder's call key, a number or a tag.
 
-The catalog has blind tokens. A number is searched as one token for each metadata cohort whose index still exists.
+The catalog has only blind tokens of such facts. A search for a number looks for its token of each metadata cohort whose
+index still exists.
 """
 
 from __future__ import annotations
@@ -82,7 +83,7 @@ def extra_of(keyring: Keyring, row: Recording) -> Mapping[str, str]:
 
 
 class BlindIndex:
-    """Computes tokens. Index keys are cached for an epoch, and used only while the keyring has them."""
+    """Computes blind tokens. Index keys are cached for an epoch, and used only while the keyring has them."""
 
     def __init__(self, *, keyring: Keyring) -> None:
         self._keyring = keyring
@@ -102,9 +103,10 @@ class BlindIndex:
         return tuple(token(key, field, value) for other, key in self._live(cohort.tenant) if other != cohort)
 
     def restored(self, row: Recording) -> Recording:
-        """Return the row with the tokens of its facts; no facts if their key is gone, no tokens if the index is.
+        """Return the row with the tokens of its facts.
 
-        Facts that have a key but do not open stay, without tokens.
+        If the key of the facts is gone, the row has no facts; if the index is gone, it has no tokens. Facts that their
+        key does not open stay, without tokens.
         """
         bare = replace(row, call_token=row.id, caller_token=None, called_token=None, object_token=None)
         try:
@@ -125,7 +127,7 @@ class BlindIndex:
                 for field, value in values.items()
                 if value is not None
             }
-        except Shredded:  # a hold kept the facts, but the month's index is gone
+        except Shredded:  # a hold keeps the facts, but the month's index is gone
             return bare
         return replace(
             row,
@@ -154,10 +156,10 @@ class BlindIndex:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Wanted:
-    """What a call must match: numbers in any usual spelling, the recorder's name for it, one of its tags.
+    """What a call must match: numbers in any usual spelling, its call key, a tag, a direction.
 
-    `agent` is the party on this side: the called party of an inbound call, the caller of an outbound one, either if the
-    direction is unknown.
+    `agent` is the party on the tenant's side: the called party of an inbound call, the caller of an outbound one,
+    either party if the direction is unknown.
     """
 
     call_key: str | None = None
@@ -179,7 +181,7 @@ class Wanted:
 
     @property
     def parties(self) -> bool:
-        """Whether it includes a party, which each region may spell differently."""
+        """Whether it names a party, which each region may spell differently."""
         return any(each is not None for each in (self.caller, self.called, self.agent))
 
     @property
@@ -190,7 +192,7 @@ class Wanted:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Sought:
-    """The wanted facts, with each party in every spelling: of every region that the tenant had."""
+    """The wanted facts, with each party in the spellings of every region that the tenant had."""
 
     wanted: Wanted
     regions: Sequence[str]
@@ -212,7 +214,7 @@ class _Sought:
         )
 
     def match(self, kept: CallFacts) -> bool:
-        """Tell whether the facts of a call, read in one of the regions, match."""
+        """Tell whether the facts of a call match, with its parties read in one of the regions."""
         return self._match(kept) and (
             not self.wanted.parties or any(self._has_parties(reread_parties(kept, region)) for region in self.regions)
         )
@@ -234,7 +236,7 @@ class _Sought:
 
 
 def _agents(facts: CallFacts) -> tuple[str | None, ...]:
-    """Return the parties on this side of the call."""
+    """Return the parties on the tenant's side of the call."""
     sides = {"inbound": (facts.called,), "outbound": (facts.caller,)}
     return sides.get(facts.direction or "", (facts.caller, facts.called))
 
@@ -269,7 +271,7 @@ class Search:
         return await self._catalog.recordings_by_object(tenant, tokens, limit=_MOST_OBJECTS)
 
     async def any_call(self, tenant: TenantId, call_keys: Sequence[str]) -> bool:
-        """Return whether one of these call keys is a recording's, as long as its metadata exists."""
+        """Tell whether a recording, as long as its metadata exists, has one of these call keys."""
         tokens = [token for key in call_keys for token in self._index.tokens(tenant, Field.CALL_KEY, key)]
         return await self._catalog.recording_by_call(tenant, tokens) is not None
 
@@ -277,8 +279,8 @@ class Search:
         """Return one page in the order of the query; Invalid unless it names a tenant."""
         tenant = query.tenant
         if tenant is None:
-            raise Invalid("tenant: a search looks at one tenant", hint="say whose calls are meant")
-        # The earlier regions are read from the audit trail, so only if a party is searched.
+            raise Invalid("tenant: a search needs a tenant", hint="name the tenant to search")
+        # Earlier regions are read from the audit trail, which takes time: only if a party is searched.
         sought = _Sought.of(wanted, await self._regions(tenant) if wanted.parties else ())
         caller, called = (self._tokens(tenant, each, sought.agent) for each in (Field.CALLER, Field.CALLED))
         query = replace(
@@ -291,13 +293,13 @@ class Search:
         found = await (self._opened(query, sought) if wanted.opens else self._catalog.recordings(query))
         if not wanted.indexed:
             return found
-        # Each month has its own retention, so a month may be swept before an older one.
+        # Each month of metadata has its own retention, so a month may be swept before an older one.
         both = [*found, *await self._unindexed(tenant, query, sought)]
         ordered = sorted(both, key=lambda row: (row.retain_until, row.id) if query.by_expiry else row.id)
         return (ordered if query.by_expiry else ordered[::-1])[: query.limit]
 
     def _legs(self, tenant: TenantId, call_key: str | None) -> tuple[str, ...] | None:
-        """Return the call tokens of the recordings of a call: its key, and `key~2` and so on."""
+        """Return the tokens of the names of a call: `key`, `key~2` and so on."""
         if call_key is None:
             return None
         names = (call_name(call_key, number) for number in range(1, _LEGS + 1))
@@ -311,7 +313,7 @@ class Search:
         return tuple(token for each in spellings for token in self._index.tokens(tenant, field, each))
 
     async def _unindexed(self, tenant: TenantId, query: RecordingQuery, sought: _Sought) -> Sequence[Recording]:
-        """Search recordings that holds keep although their month's index was swept, newest first; they are few."""
+        """Search, newest first, the few recordings that holds keep although their month's index was swept."""
         swept = {
             cohort
             for cohort in self._keyring.cohorts(tenant, Part.METADATA)
@@ -354,15 +356,15 @@ class Search:
             if opened >= _MAX_OPENED:
                 asked = " and ".join(sought.wanted.fields)
                 raise Invalid(
-                    f"{asked}: not among the first {opened} calls that match otherwise, or fewer times than asked",
-                    hint="narrow the search by time, by a number, or ask for fewer",
+                    f"{asked}: too few matches among the first {opened} calls that match otherwise",
+                    hint="narrow the search by time or by a number, or ask for a smaller page",
                 )
             page = replace(page, before=rows[-1].id)
         return found
 
 
 def _within(row: Recording, query: RecordingQuery, last: Recording | None) -> bool:
-    """Tell whether a held row matches a query, facts aside, and comes after its `before`, or `last`."""
+    """Tell whether a held row matches a query except for its facts, and comes after `last`, the query's `before`."""
     bounds = (
         (row.started_at, query.started_from, query.started_to),
         (row.retain_until, query.expires_from, query.expires_to),
@@ -392,12 +394,12 @@ def _between(value: timedelta, low: timedelta | None, high: timedelta | None) ->
 
 
 def _spellings(name: str, text: str | None, regions: Sequence[str]) -> tuple[str, ...] | None:
-    """Return a party in comparable form for each region; Invalid if it is no party in the first."""
+    """Return a party in the comparable form of each region; Invalid if it is no party in the first region."""
     if text is None:
         return None
     value, *others = (party(text, region) for region in regions)
     if value is None:
-        raise Invalid(f"{name}: that names no number and no other party", hint="for example +44 1632 960001")
-    # ANONYMOUS matches all who withheld their number, so digits that mean it in another region are left out.
+        raise Invalid(f"{name}: neither a number nor another party", hint="for example +44 1632 960001")
+    # ANONYMOUS matches all withheld numbers, so digits that mean it in another region are left out.
     spelt = (value, *(each for each in others if each is not None and each != ANONYMOUS))
     return tuple(dict.fromkeys((*spelt, *(before for each in spelt for before in former_spellings(each)))))

@@ -1,4 +1,4 @@
-"""Tenants: the controllers whose recordings the vault keeps; and new tokens where numbers are read anew."""
+"""Tenants, the controllers whose recordings the vault keeps, and the reindexing of a tenant's numbers."""
 
 from __future__ import annotations
 
@@ -51,12 +51,12 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Looked:
-    """The result for one page of a tenant's recordings."""
+    """The result of reindexing one page of a tenant's recordings."""
 
     looked_at: int
     changed: int
     before: RecordingId | None
-    """Where the next page begins; None after the last."""
+    """The `before` of the next page; None after the last page."""
 
 
 class ReindexingRows(IndexRows, RecordingSearch, Protocol):
@@ -64,7 +64,7 @@ class ReindexingRows(IndexRows, RecordingSearch, Protocol):
 
 
 class Reindexing:
-    """Goes through a tenant's recordings page by page, newest first. Sealed facts stay unchanged."""
+    """Computes new tokens for a tenant's recordings, page by page, newest first. Sealed facts stay unchanged."""
 
     def __init__(self, *, catalog: ReindexingRows, keyring: Keyring, index: BlindIndex, tenants: Tenants) -> None:
         self._catalog = catalog
@@ -73,11 +73,10 @@ class Reindexing:
         self._tenants = tenants
 
     async def page(self, tenant: TenantId, *, before: RecordingId | None, actor: Principal) -> Looked:
-        """Give one page the tokens of its parties as they are read now; repeatable.
+        """Store new tokens for one page, with its parties read in the tenant's present region; repeatable.
 
-        A number that was read in full keeps its token, so that searches for it still find the call.
-
-        A row whose facts changed or went meanwhile is left unchanged.
+        A party that was read as a full number keeps its token, so that searches for it still find the call. A row whose
+        facts changed or were shredded meanwhile is left unchanged.
         """
         region = await self._tenants.region(tenant)
         rows = await self._catalog.recordings(RecordingQuery(tenant=tenant, before=before, limit=_REINDEXED))
@@ -94,7 +93,7 @@ class Reindexing:
         )
 
     def _reindexed(self, row: Recording, region: str) -> Reindexed | None:
-        """Return the row's tokens as they should be; None if they are, or if they cannot be known any more."""
+        """Return the row's new tokens; None if they are right already, or if the facts can no longer be read."""
         try:
             kept = facts_of(self._keyring, row)
             if kept is None:
@@ -120,7 +119,7 @@ Resolve = Callable[[str], Awaitable[Sequence[str]]]
 
 
 async def resolve(host: str) -> Sequence[str]:
-    """Return the addresses of a host name; none if it has none, or there is no answer within 5 s."""
+    """Return the addresses of a host name; empty if it has none, or without an answer within 5 s."""
     try:
         async with asyncio.timeout(_PATIENCE_SECONDS):
             found = await asyncio.get_running_loop().getaddrinfo(host, None, type=socket.SOCK_STREAM)
@@ -137,9 +136,9 @@ class Webhooks:
         self._resolve = resolve
 
     async def checked(self, url: str) -> str:
-        """Return `url`; Invalid if it is no webhook's address, or its host is in a network that is not allowed.
+        """Return `url`; Invalid if it is not the URL of a webhook, or if its host is in a network that is not allowed.
 
-        A name without an address is accepted: its host may not be set up yet.
+        A host name without an address is accepted: the host may not be set up yet.
         """
         checked_webhook(url)
         if await self.leads_inside(url):
@@ -160,12 +159,12 @@ class Webhooks:
 _CHANGED: Final = "policy.changed"
 _PAGE: Final = 1000
 _KNOWN_SECONDS: Final = 5.0
-"""How long a tenant is used as it was read; another node's change takes effect here after that."""
+"""How long a tenant is used as it was read; another node's change takes effect here within that time."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class TenantView:
-    """A tenant; for one that is to leave, also what would go, and the earliest time if approved now."""
+    """A tenant for display. If its off-boarding is requested: also what would go, and when at the earliest."""
 
     tenant: Tenant
     kept: Kept | None = None
@@ -175,7 +174,7 @@ class TenantView:
 
 
 class Unchanged:
-    """Stands for a setting that stays unchanged, where None is a value."""
+    """The value of a setting that stays unchanged, where None is a setting."""
 
 
 UNCHANGED = Unchanged()
@@ -271,11 +270,11 @@ class Tenants:
         origins: Sequence[str] | Unchanged = UNCHANGED,
         actor: Principal,
     ) -> Tenant:
-        """Set how long future recordings and their metadata are kept; existing ones keep their terms.
+        """Change the settings of a tenant; existing recordings keep their retention.
 
-        Metadata retention applies from the next month on, because a month of metadata has one date. Invalid if metadata
-        would then go before its audio. Alerts that were never acknowledged go to a new webhook at once; the audit entry
-        has only its origin. `keep_dtmf` applies to keys pressed from now on.
+        A new metadata retention applies from the next month on, because a month of metadata has one date. Invalid if
+        metadata would then go before its audio. Unacknowledged alerts go to a new webhook at once; the audit entry has
+        only the webhook's origin. `keep_dtmf` applies to keys pressed from now on.
         """
         given = {
             "keep_dtmf": keep_dtmf,
@@ -314,22 +313,22 @@ class Tenants:
     async def request_offboarding(
         self, identifier: TenantId, *, contract_end: datetime | None, actor: Principal
     ) -> Tenant:
-        """Request, as the first person, the end of the contract, now without a date; nothing changes before approval.
+        """Request, as the first person, the end of the contract; without `contract_end` it ends now.
 
-        Conflict while a request is open, and once one is approved. Invalid for an end whose export window is beyond the
-        calendar.
+        Nothing changes before approval. Conflict while a request is open, and once one is approved. Invalid if the end
+        of the export window would be beyond the calendar.
         """
         now = self._clock.now()
         end = contract_end or now
-        self._export_window.after(max(end, now))  # whoever looks at the tenant is told of it
+        self._export_window.after(max(end, now))  # raises Invalid; the end of the window is shown with the tenant
 
         def revision(before: Tenant) -> tuple[Tenant, Sequence[AuditEvent]]:
             if before.ends_at is not None:
-                raise Conflict(f"the end of the contract with {identifier} is approved already")
+                raise Conflict(f"the end of the contract with {identifier} is already approved")
             if before.contract_end is not None:
                 raise Conflict(
-                    f"the end of the contract with {identifier} is asked for already and waits for a second person",
-                    hint=f"to ask otherwise, withdraw it first: callvault tenants offboard {identifier} --reject",
+                    f"the end of the contract with {identifier} is already requested and waits for a second person",
+                    hint=f"to change it, withdraw it first: callvault tenants offboard {identifier} --reject",
                 )
             after = dataclasses.replace(before, contract_end=end, offboard_requested_by=actor.token_id)
             return after, [_offboarding(after, "requested", actor)]
@@ -339,11 +338,11 @@ class Tenants:
     async def decide_offboarding(
         self, identifier: TenantId, *, approve: bool, shown: str | None = None, actor: Principal
     ) -> Tenant:
-        """Approve what was `shown`, as the second person, or reject; the first person may reject too.
+        """Approve the request as it was `shown`, as the second person, or reject it; the first person may reject too.
 
-        From the contract's end no call is accepted. After the export window, which counts from the later of that end
-        and this approval, a sweep drops the tenant. Forbidden unless the two are the tenant's dpo and an operator.
-        Conflict if nobody asked. ChangedSince if the request is not what was shown.
+        From the contract's end no call is accepted. The export window counts from the later of that end and this
+        approval; after it a sweep drops the tenant. Forbidden unless the two are the tenant's dpo and an operator.
+        Conflict without an open request. ChangedSince if the request changed since it was shown.
         """
 
         async def asked_by() -> str | None:
@@ -362,7 +361,7 @@ class Tenants:
         def revision(before: Tenant) -> tuple[Tenant, Sequence[AuditEvent]]:
             if before.contract_end is None or before.ends_at is not None:
                 raise Conflict(
-                    f"nobody has asked to end the contract with {identifier}, or it is decided",
+                    f"there is no open request to end the contract with {identifier}",
                     hint=f"callvault tenants offboard {identifier}",
                 )
             own = before.offboard_requested_by == actor.token_id
@@ -397,7 +396,7 @@ class Tenants:
         )
 
     async def _precreate_if_possible(self) -> None:
-        """Create cohorts ahead; a failure is only logged, as an ingest or the next round creates missing ones."""
+        """Create cohorts ahead; a failure is only logged, because a call or the next round creates missing ones."""
         try:
             await self.precreate()
         except Unavailable as error:
@@ -406,21 +405,21 @@ class Tenants:
     async def retention(self, identifier: TenantId) -> Period:
         """Return the default retention of a recording that begins now.
 
-        NotFound for an unknown tenant, Conflict for one whose contract has ended: nothing is recorded for it.
+        NotFound for an unknown tenant. Conflict once its contract has ended, because no call is recorded for it then.
         """
         known = await self._lookup(identifier)
         if self._left(known):
             raise Conflict(
-                "the contract with this tenant has ended, so no new recording is taken in",
-                hint="stop its recorders; what was recorded can be exported until the export window ends",
+                "the contract with this tenant has ended, so new recordings are refused",
+                hint="stop its recorders; existing recordings can be exported until the export window ends",
             )
         return self._of(known)
 
     async def check_kept(self, identifier: TenantId, until: datetime, *, started: datetime | None) -> None:
-        """Return if a recording that begins now may be kept until then; Invalid, NotFound.
+        """Return if a recording that begins now may be kept until `until`; Invalid, NotFound.
 
-        The limit is the vault's cap, counted from the start of the call, and the retention of its metadata: nobody
-        could find it afterwards.
+        The limit is the vault's cap, counted from the start of the call, and the retention of the metadata: without
+        metadata the recording could not be found.
         """
         tenant, now = await self._lookup(identifier), self._clock.now()
         latest = self._bounds.cap.after(min(started or now, now))
@@ -431,18 +430,18 @@ class Tenants:
         if until > latest:
             raise Invalid(
                 f"the recording may be kept until {rfc3339(latest)} at most; nothing was kept",
-                hint="name an earlier date, or leave the lock out: the tenant's retention holds then",
+                hint="name an earlier date, or leave the lock out: then the tenant's retention applies",
                 s3="InvalidArgument",
             )
 
     async def region(self, identifier: TenantId) -> str:
-        """Return where this tenant's numbers without a country code are dialled, ISO 3166-1; NotFound."""
+        """Return the region in which this tenant's numbers without a country code are read, ISO 3166-1; NotFound."""
         return (await self._lookup(identifier)).numbering_region
 
     async def regions(self, identifier: TenantId) -> tuple[str, ...]:
-        """Return the tenant's region, then those it had before, from the audit trail.
+        """Return the tenant's region, then its earlier regions, from the audit trail; NotFound.
 
-        Existing calls were read in any of them. NotFound.
+        The numbers of existing calls were read in any of them.
         """
         regions = [await self.region(identifier)]
         changes = AuditQuery(target=identifier, event=_CHANGED, newest_first=True, limit=_PAGE)
@@ -461,7 +460,7 @@ class Tenants:
         return (await self._lookup(identifier)).origins
 
     async def listed_origins(self) -> frozenset[str]:
-        """Return the web origins that any tenant lists; which tenant lists one is shown only to its own tokens."""
+        """Return the web origins of all tenants; which tenant lists one is shown only to its own tokens."""
         now = self._clock.monotonic()
         if self._listed is None or now - self._listed[0] >= _KNOWN_SECONDS:
             try:
@@ -480,7 +479,7 @@ class Tenants:
             try:
                 known = await self._catalog.tenant(identifier)
             except Unavailable:
-                # A call under way must not end or wait again and again because the catalog is away.
+                # A call under way must not end, or wait again and again, because the catalog does not answer.
                 if known is None:
                     raise
             self._known[identifier] = now, known
@@ -493,7 +492,7 @@ class Tenants:
         return self._bounds.of(maybe_period(tenant.retention))
 
     async def one(self, identifier: TenantId) -> Tenant:
-        """Return the tenant as it is now; NotFound."""
+        """Return the tenant as the catalog has it now; NotFound."""
         return await self._catalog.tenant(identifier)
 
     async def all(self) -> Sequence[Tenant]:
@@ -519,9 +518,9 @@ class Tenants:
 
 
 def offboarding_document(tenant: Tenant, window: Period) -> dict[str, object]:
-    """Return what an approver of the end of a contract decides about.
+    """Return the document that an approver of the end of a contract decides about.
 
-    The number of recordings is left out: it changes with every call, and all of them go.
+    It has no number of recordings: that changes with every call, and all of them go.
     """
     return {
         "tenant": tenant.id,
