@@ -1,4 +1,4 @@
-"""The application: routes, the envelope around every request, TLS, and an orderly end."""
+"""The server: the application's routes, the envelope around every request, and an orderly shutdown."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ logger = logging.getLogger(__name__)
 async def envelope(
     request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
 ) -> web.StreamResponse:
-    """Give the request an id, and every failure a problem document."""
+    """Give the request an id, and turn every failure into a problem document."""
     identifier = secrets.token_hex(8)
     token = request_id.set(identifier)
     try:
@@ -70,13 +70,13 @@ def _failure(request: web.Request, error: Exception, identifier: str) -> web.Str
         case errors.VaultError():
             failure = error
         case ConnectionError() | web.RequestPayloadError():
-            # The other end went away: nobody reads this answer, but the log should not call it a defect.
+            # The client went away and does not read this answer; the log should not show that as a defect.
             failure = errors.Invalid("the request ended before its body was complete")
         case _:
             logger.error("request failed unexpectedly", exc_info=error)
             failure = errors.Unexpected(
-                "something went wrong in the server; what was acknowledged before is safe",
-                hint="give the request id to the operator: the log has the place",
+                "the server failed unexpectedly; what was acknowledged before is safe",
+                hint="give the request id to the operator, who finds the failure in the log",
             )
     if isinstance(failure, errors.IntegrityError):
         logger.error("integrity", extra={"fields": {"detail": failure.message}})
@@ -88,7 +88,7 @@ def _failure(request: web.Request, error: Exception, identifier: str) -> web.Str
 
 
 async def _said_of_the_server(request: web.Request, response: web.StreamResponse) -> None:
-    """Name the request and no version; over TLS, have browsers come back over TLS only (RFC 6797)."""
+    """Set the headers of every answer: request id, server without a version, and over TLS the order to use TLS only."""
     response.headers["Server"] = SERVER_NAME
     if (identifier := request_id.get()) is not None:
         response.headers["Request-Id"] = identifier
@@ -137,10 +137,10 @@ async def serve(
     listener: socket.socket | None = None,
     reread: Reread | None = None,
 ) -> None:
-    """Listen until `stop` is set, then drain: refuse new calls, let open ones end, close the rest as truncated.
+    """Listen until `stop` is set, then drain: refuse new calls, let open ones end, and close the rest as truncated.
 
     With `listener`, accept on that socket, which siblings of `worker` share. With `reread`, read certificates and the
-    level of the log again whenever it asks.
+    log level again on its request.
     """
     settings = config.server
     certified = [Certified("server", config, tls_context)]
@@ -197,7 +197,7 @@ async def _drain(vault: Vault, settings: ServerSettings) -> None:
     await _until(lambda: not ingest.uploading, settings.drain_grace.total_seconds())
     if ingest.uploading:
         await ingest.truncate_all("server_shutdown", uploading=True)
-    # Give the object store a moment; what it does not take stays in the journal for the next start.
+    # Give the object store a moment. Bytes that it does not accept stay in the journal for the next start.
     await _until(lambda: not ingest.ending or vault.storer.stalled, _STORE_DRAIN_SECONDS)
 
 

@@ -1,4 +1,4 @@
-"""What handlers share: the open vault, the caller, the request id, and the names beside the ids of tokens."""
+"""Shared by all handlers: the open vault, the caller, ids and bodies of requests, and token names in answers."""
 
 from __future__ import annotations
 
@@ -29,12 +29,12 @@ from vault.services.people.access import Began, Owned, claimed_id
 from vault.services.vault import Vault
 from vault.wording import first_misfit
 
-# -- context ------------------------------------------------------------------------------------------------------
+# -- callers and requests -----------------------------------------------------------------------------------------
 
 INGEST: Final = "/v1/ingest/"
-"""Where recorders send; S3 aside."""
+"""The beginning of the addresses to which recorders send, except S3."""
 _DURING_A_CALL: Final = ("/pause", "/resume", "/flag")
-"""Ends of the addresses where people act on a call while it is spoken: that cannot be repeated later."""
+"""The ends of addresses of acts on a live call, which cannot be repeated later."""
 
 VAULT = web.AppKey("vault", Vault)
 CONFIG = web.AppKey("config", Config)
@@ -43,11 +43,11 @@ _BODY = web.RequestKey("body", bytes)
 _PRINCIPAL = web.RequestKey("principal", Principal)
 _AT_WORK = web.RequestKey("at_work", str)
 HOLDER = web.RequestKey("holder", TokenId)
-"""Whose token a request came with, once that is known."""
+"""The token of the request, once its credential was accepted."""
 ACTOR = web.RequestKey("actor", Principal)
-"""Who sent the request, once a credential said so."""
+"""The principal of the request, once its credential was accepted."""
 CLAIMED = web.RequestKey("claimed", str)
-"""The id of the token that the request says it comes with."""
+"""The token id that the request's credential names, whether or not it is valid."""
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 Body = TypeVar("Body", bound=BaseModel)
@@ -74,7 +74,7 @@ _BEARER: Final = "send Authorization: Bearer TOKEN"
 
 
 def presented(request: web.Request) -> tuple[str, bool]:
-    """Return the token that is presented, bearer or the password of Basic, and whether it came by Basic."""
+    """Return the token text of the request (bearer, or the password of Basic), and whether it came by Basic."""
     scheme, _, value = request.headers.get("Authorization", "").partition(" ")
     if not value.isascii():
         raise Unauthenticated("the credentials are not readable")
@@ -91,14 +91,14 @@ def presented(request: web.Request) -> tuple[str, bool]:
 
 
 async def principal(request: web.Request, *, began: Began | None = None) -> Principal:
-    """Return who asks; checked once a request. An expired token is let in where `began` says so."""
+    """Return the principal of the request, checked once. An expired token is accepted if it `began` the recording."""
     known = request.get(_PRINCIPAL)
     if known is None:
         text, basic = presented(request)
         claims(request, text)
         known = await request.app[VAULT].access.authenticate(text, began=began)
         if basic and known.role is not Role.RECORDER:
-            # A browser remembers Basic credentials and adds them to whatever any page makes it send.
+            # A browser remembers Basic credentials and adds them to requests that any page makes it send.
             raise Unauthenticated("only a recorder's token may be the password of Basic", hint=_BEARER)
         request[HOLDER] = known.token_id
         came_from(request, known)
@@ -176,19 +176,19 @@ def _text_of(request: web.Request, noun: str) -> str:
 
 
 def claims(request: web.Request, token: str) -> None:
-    """Remember the id that a token's text, or an id, claims: a refusal says which one it was."""
+    """Remember the id in a token's text, or a token id, for the log of a refusal."""
     if (claimed := possible_id(token, "tok") or claimed_id(token)) is not None:
         request[CLAIMED] = claimed
 
 
 def came_from(request: web.Request, actor: Principal) -> None:
-    """A valid credential came with the request; Unavailable if there is no place for its connection."""
+    """Note the valid credential of the request; Unavailable if there is no place for its connection."""
     request[ACTOR] = actor
     identify(request, actor.tenant)
 
 
 def _begin_work(request: web.Request, actor: Principal) -> None:
-    """Count the request for its tenant, unless a live call is what it is about: that is bounded by open recordings."""
+    """Count the request for its tenant, unless it acts on a live call: the limit of open recordings bounds those."""
     if not request.path.startswith(INGEST) and not request.path.endswith(_DURING_A_CALL):
         holder = actor.tenant or OPERATORS
         request.app[VAULT].requests.take(holder)
@@ -196,7 +196,7 @@ def _begin_work(request: web.Request, actor: Principal) -> None:
 
 
 def end_work(request: web.Request) -> None:
-    """The request is answered."""
+    """Stop counting the request, which is answered."""
     if (holder := request.get(_AT_WORK)) is not None:
         request.app[VAULT].requests.give(holder)
 
@@ -207,7 +207,7 @@ def path_tenant(request: web.Request) -> TenantId:
 
 
 def path_call_key(request: web.Request) -> str:
-    """Return the call key that the path names, whatever bytes it has: those that are no UTF-8 are escaped as others."""
+    """Return the call key in the path; bytes that are not UTF-8 are escaped like other forbidden characters."""
     resource = request.match_info.route.resource
     assert resource is not None
     place = resource.canonical.split("/").index("{call_key}")
@@ -215,11 +215,11 @@ def path_call_key(request: web.Request) -> str:
 
 
 def checked_tenant(text: str) -> TenantId:
-    """Return `text` as a tenant id; Invalid, which does not repeat it: people paste tokens and numbers anywhere."""
+    """Return `text` as a tenant id; Invalid, whose message omits `text`: people paste tokens and numbers anywhere."""
     try:
         return parse_tenant(text)
     except Invalid as error:
-        raise Invalid("that is not a tenant id", hint=error.hint) from error
+        raise Invalid("not a valid tenant id", hint=error.hint) from error
 
 
 def require_uncoded(request: web.Request) -> None:
@@ -234,7 +234,7 @@ def require_uncoded(request: web.Request) -> None:
 
 
 async def recorder(request: web.Request, *, began: Began | None = None) -> Principal:
-    """Return who records; an expired token finishes what it began."""
+    """Return the recorder of the request; with an expired token only for a recording that it `began`."""
     return await principal(request, began=began or partial(_began_named, request))
 
 
@@ -247,17 +247,17 @@ async def _began_named(request: web.Request, token: TokenId) -> bool:
             return upload is not None and await begun.upload(token, RecordingId(upload))
         if "call_key" in named:
             return await begun.call(token, parse_tenant(named["tenant"]), path_call_key(request))
-    except Invalid:  # who is let in is told of it
+    except Invalid:  # a recorder with a valid token gets this error later
         return False
     return False
 
 
 async def asked_later(_: web.Request) -> None:
-    """Leave `Expect` to the handler, which calls `go_on`: who is refused before that sends no audio."""
+    """Leave `Expect` to the handler, which calls `go_on`. A client that is refused before that sends no audio."""
 
 
 def go_on(request: web.Request) -> None:
-    """Ask for the body if the request expects to be asked (RFC 9110 section 10.1.1); one of HTTP/1.0 cannot."""
+    """Send `100 Continue` if the request expects it (RFC 9110 section 10.1.1), which HTTP/1.0 cannot."""
     expected = request.headers.get("Expect")
     if expected is None or request.version < HttpVersion11:
         return
@@ -268,9 +268,9 @@ def go_on(request: web.Request) -> None:
 
 
 async def whole_id(request: web.Request, actor: Principal, text: str, prefix: str) -> str:
-    """Return the id that `text` begins, where it is one thing of the caller's and the request only reads.
+    """Return the only id of the caller's tenant that begins with `text`, if the request only reads.
 
-    Invalid, with the candidates, where it begins several; whatever else is returned as it is.
+    Invalid, with the candidates, if several ids begin with it. In all other cases, return `text` itself.
     """
     if request.method not in ("GET", "HEAD") or not re.fullmatch(rf"{prefix}_[0-9a-f]{{{_FEWEST},31}}", text):
         return text
@@ -278,13 +278,13 @@ async def whole_id(request: web.Request, actor: Principal, text: str, prefix: st
     if len(found) > 1:
         more = ", and more" if len(found) > _CANDIDATES else ""
         raise Invalid(
-            f"several ids begin so: {', '.join(found[:_CANDIDATES])}{more}", hint="write as much as tells them apart"
+            f"several ids begin with this: {', '.join(found[:_CANDIDATES])}{more}", hint="write more of the id"
         )
     return found[0] if found else text
 
 
 def possible_id(text: str, prefix: str) -> str | None:
-    """Return `text` if it can be an id with this prefix, else None: what else was sent belongs in no log."""
+    """Return `text` if it can be an id with this prefix, else None: other text belongs in no log."""
     try:
         id_bytes(text)
     except Invalid:
@@ -293,28 +293,28 @@ def possible_id(text: str, prefix: str) -> str | None:
 
 
 def checked_id(text: str, prefix: str, noun: str) -> str:
-    """Return `text` if it can be the id of a `noun`; NotFound, which does not repeat it."""
+    """Return `text` if it can be the id of a `noun`; NotFound, whose message omits it."""
     found = possible_id(text, prefix)
     if found is None:
-        raise NotFound(f"there is no such {noun}", hint="an id is whole here; what only reads also takes its beginning")
+        raise NotFound(f"there is no such {noun}", hint="give the whole id; only reads accept its beginning")
     return found
 
 
 def query_id(text: str | None, prefix: str, parameter: str) -> str | None:
-    """Return the id that a query parameter names, if it is there; Invalid, which does not repeat what is none."""
+    """Return the id in a query parameter, None without it; Invalid, whose message omits the value."""
     if text is None:
         return None
     found = possible_id(text, prefix)
     if found is None:
-        raise Invalid(f"{parameter}: that is not such an id", hint=f"ids look like {prefix}_ and 32 hex digits")
+        raise Invalid(f"{parameter}: not a valid id", hint=f"ids look like {prefix}_ and 32 hex digits")
     return found
 
 
 async def small_body(request: web.Request, *, limit: int, too_large: VaultError) -> bytes:
     """Return a body of at most `limit` bytes; `too_large` for more.
 
-    UploadStalled for one that is not whole within `server.idle_timeout`: it is no audio, which takes as long as a call.
-    Unauthenticated once the request's token was revoked: what it asks for is not done.
+    UploadStalled if the body is not complete within `server.idle_timeout`; only audio may take as long as a call.
+    Unauthenticated if the request's token is revoked meanwhile; the request is then not carried out.
     """
     content = bytearray()
     underway, holder = request.app[VAULT].access.underway, request.get(HOLDER)
@@ -329,7 +329,7 @@ async def small_body(request: web.Request, *, limit: int, too_large: VaultError)
     except TimeoutError as error:
         if holder is not None:
             underway.require(holder)
-        raise UploadStalled("the request's body did not come; nothing was done", hint="send it again") from error
+        raise UploadStalled("the request's body did not arrive; nothing was done", hint="send it again") from error
     finally:
         if leave is not None:
             leave()
@@ -342,7 +342,7 @@ async def read_body(request: web.Request, kind: type[Body]) -> Body:
 
 
 async def whole_body(request: web.Request) -> bytes:
-    """Return a body of at most 1 MiB, read once a request."""
+    """Return a body of at most 1 MiB, which is read once for each request."""
     known = request.get(_BODY)
     if known is None:
         too_large = Invalid("the request body is larger than 1 MiB")
@@ -351,11 +351,11 @@ async def whole_body(request: web.Request) -> bytes:
 
 
 def parse_model(raw: bytes, kind: type[Body]) -> Body:
-    """Validate JSON bytes; Invalid names the field and says what is wrong with it."""
+    """Return the model of JSON bytes; Invalid names the field and what is wrong with it."""
     try:
         load_unique(raw)
     except Repeated as error:
-        raise Invalid("a name occurs twice in one object of the body", hint="say each thing once") from error
+        raise Invalid("a name occurs twice in one object of the body", hint="send each name once") from error
     except NotJson as error:
         raise Invalid("the body is not JSON in UTF-8, or nests too deeply") from error
     try:
@@ -375,7 +375,7 @@ def read_query(request: web.Request, kind: type[Body]) -> Body:
 def reply(
     document: Mapping[str, object], *, status: int = 200, headers: Mapping[str, str] | None = None
 ) -> web.Response:
-    """Answer with a document."""
+    """Return an answer with a JSON document."""
     return web.Response(
         body=to_json(document), content_type="application/json", charset="utf-8", status=status, headers=headers
     )
@@ -384,16 +384,16 @@ def reply(
 def _single(parameters: Mapping[str, str]) -> Mapping[str, str]:
     single = dict(parameters)
     if len(single) != len(parameters):
-        raise Invalid("a query parameter occurs twice", hint="say each thing once")
+        raise Invalid("a query parameter occurs twice", hint="send each parameter once")
     return single
 
 
 def _invalid(error: ValidationError, kind: type[BaseModel]) -> Invalid:
     first = error.errors(include_url=False, include_input=False)[0]
     if first["type"] == "extra_forbidden":
-        # The name is what somebody sent: it can be a number, or a token in the wrong place.
+        # The name is not repeated: it is client input, and may be a number or a token in the wrong place.
         names = (field.alias or name for name, field in kind.model_fields.items())
-        return Invalid("a name is not known here", hint=f"known: {', '.join(names)}")
+        return Invalid("unknown name", hint=f"known: {', '.join(names)}")
     where, what = first_misfit(error)
     return Invalid(f"{where}: {what}" if where else f"the body: {what}")
 
@@ -408,14 +408,14 @@ async def named(vault: Vault, document: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def with_names(document: Mapping[str, Any], names: Mapping[TokenId, str]) -> Mapping[str, Any]:
-    """Write these names into an answer, and return it; null for a token that nobody knows."""
+    """Write these names into a document, and return it; null for an unknown token."""
     for each, name in list(_acted(document)):
         each[f"{name}_name"] = names.get(each[name])
     return document
 
 
 def _acted(value: Any) -> Iterator[tuple[dict[str, Any], str]]:
-    """Yield each member that names the token that did something, with the object that it is in."""
+    """Yield each member whose name ends in `_by`, with the object that it is in."""
     if isinstance(value, dict):
         yield from ((value, name) for name in value if name.endswith("_by"))
     for each in value.values() if isinstance(value, dict) else value if isinstance(value, list) else ():

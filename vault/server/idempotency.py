@@ -1,7 +1,7 @@
-"""Requests that act, told apart by what they did: those under an Idempotency-Key take effect once, however often sent.
+"""Requests with an Idempotency-Key take effect once, however often they are sent.
 
-One place for every operation outside ingest: it claims the key, keeps the answer, and says of a failure whether
-anything may have taken effect.
+This serves every operation outside ingest. It claims the key and stores the answer. For a failed request it also tells
+the client whether the request may have taken effect.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ logger = logging.getLogger(__name__)
 
 @web.middleware
 async def once(request: web.Request, handler: Handler) -> web.StreamResponse:
-    """Carry out a request that acts; one under a key that was carried out before gets the first answer."""
+    """Carry out a request; a repetition under the same key gets the first answer instead."""
     place = _place(request)
     if place is None or place[0] in _SAFE or place[1].startswith(INGEST) or not place[1].startswith("/v1/"):
         return await handler(request)
@@ -83,7 +83,7 @@ def _place(request: web.Request) -> tuple[str, str] | None:
 
 
 async def _honestly(request: web.Request, handler: Handler, present: Effects) -> web.StreamResponse:
-    """Answer `outcome_unknown` once anything that was asked for may be durable."""
+    """Carry out a request; if it fails after an effect may be durable, raise OutcomeUnknown instead of its error."""
     try:
         with recording_effects(present):
             if present.keyed is not None and present.keyed.effect:
@@ -98,7 +98,7 @@ async def _honestly(request: web.Request, handler: Handler, present: Effects) ->
         if not present.durable:
             raise
         raise OutcomeUnknown(
-            f"{error.message.partition('; nothing')[0]}; what was asked has begun, and may have taken effect",
+            f"{error.message.partition('; nothing')[0]}; the request had begun and may have taken effect",
             hint=_HINT,
             retry_after_seconds=error.retry_after_seconds,
         ) from error
@@ -109,14 +109,14 @@ async def _honestly(request: web.Request, handler: Handler, present: Effects) ->
             raise
         logger.exception("request failed unexpectedly")
         raise OutcomeUnknown(
-            "something went wrong in the server; what was asked has begun, and may have taken effect", hint=_HINT
+            "the server failed unexpectedly; the request had begun and may have taken effect", hint=_HINT
         ) from error
 
 
 async def _found(request: web.Request, keyed: Keyed) -> web.StreamResponse | None:
     """Answer for an act that took effect and whose answer is lost; None if it may be done again.
 
-    A key is a token's own, and so is what was done under it.
+    The effect belongs to the token that owns the key, so it may be shown.
     """
     vault = request.app[VAULT]
     actor = await principal(request)
@@ -139,7 +139,7 @@ async def _found(request: web.Request, keyed: Keyed) -> web.StreamResponse | Non
     what = f"look at {target}" if target else "look"
     more = " A token's secret is shown once: revoke it, and issue another." if kind == "tok" else ""
     raise AnswerLost(
-        f"the request took effect before, and its answer is lost.{more}",
+        f"the request took effect, and its answer is lost.{more}",
         hint=f"{what} before doing it again, under a new key",
         **({"target": target} if target else {}),
     )

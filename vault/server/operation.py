@@ -1,6 +1,6 @@
-"""Operations of the HTTP API, each declared at its handler, and the OpenAPI 3.1 document.
+"""Declares the operations of the HTTP API at their handlers, and builds the OpenAPI 3.1 document.
 
-The router and the document at /v1/openapi.json are made of the declarations.
+The router and the document at /v1/openapi.json are both built from the declarations.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from vault.server.context import VAULT, Admitted, Handler, admitted, asked_later
 from vault.server.problems import PROBLEM, REASONS
 from vault.server.schemas import Body
 
-# -- operation ----------------------------------------------------------------------------------------------------
+# -- declarations -------------------------------------------------------------------------------------------------
 
 Schema = Mapping[str, Any]
 R = TypeVar("R", bound=Handler)
@@ -108,11 +108,11 @@ def _names_tokens(kind: Any) -> bool:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Operation:
-    """One method on one path. `act` None: no token is needed; `queries` are the query parameters with an effect.
+    """One method on one path. With `act` None no token is needed. `queries` are the query parameters with an effect.
 
-    `signed`: the request carries an AWS signature instead of a token. `pattern` is the path as the router matches it
-    where its placeholders do not match whatever stands between two slashes. `asks`: the handler asks for the body of
-    who expects to be asked. `heads`: a HEAD is answered as a GET is.
+    With `signed`, the request carries an AWS signature instead of a token. `pattern` is the path for the router, if a
+    placeholder does not match exactly one segment. With `asks`, the handler itself sends `100 Continue` to a client
+    that expects it. With `heads`, a HEAD is answered like a GET.
     """
 
     method: str
@@ -132,7 +132,7 @@ class Operation:
     body: type[Body] | None = None
     uploads: bool = False
     takes: tuple[str, ...] = ()
-    """The media types of a body that is neither JSON nor audio."""
+    """The media types of the body, if it is neither JSON nor audio."""
     signed: bool = False
     query: type[Body] | None = None
     queries: tuple[str, ...] = ()
@@ -144,13 +144,13 @@ class Operation:
 
     @property
     def keyed(self) -> bool:
-        """Tell whether it takes an Idempotency-Key: what acts outside ingest does, and a search only looks."""
+        """Whether it takes an Idempotency-Key: all operations outside ingest that change something do."""
         acts = self.method == "post" and self.act is not None and not self.path.endswith("/search")
         return acts and self.path.startswith("/v1/") and not self.path.startswith("/v1/ingest/")
 
     @property
     def refusals(self) -> tuple[int, ...]:
-        """The statuses of its problem documents: those declared, and those that what it takes brings along."""
+        """The statuses of its problem documents: the declared ones, and those that follow from its input."""
         also = {
             *(() if self.act is None else (401, 403, 503)),
             *((404,) if self.names_things else ()),
@@ -175,7 +175,7 @@ class Operation:
 
     @property
     def route(self) -> web.RouteDef:
-        """How the router knows it."""
+        """Its route."""
         also: dict[str, Any] = {"expect_handler": asked_later} if self.asks else {}
         if self.method == "get":
             also["allow_head"] = self.heads
@@ -219,7 +219,7 @@ class Operations:
         self._declared: list[Operation] = []
 
     def __iter__(self) -> Iterator[Operation]:
-        """Iterate over what is declared."""
+        """Iterate over the declared operations."""
         return iter(self._declared)
 
     @overload
@@ -270,8 +270,8 @@ class Operations:
     ) -> Callable[[R], R]:
         """Declare a handler that takes the request itself, and sees to who sent it.
 
-        Its id is the handler's name, and its summary the first line of the handler's docstring, unless they are given.
-        Of `query` every member has an effect unless `queries` names some. `more` are fields of the Operation.
+        Unless they are given, its id is the handler's name and its summary the first line of the handler's docstring.
+        Every member of `query` has an effect, unless `queries` names some. `more` are fields of the Operation.
         """
         method, _, path = place.partition(" ")
         members = {} if query is None else query.model_fields
@@ -298,7 +298,7 @@ class Operations:
 
 
 def routes(operations: Iterable[Operation]) -> list[web.RouteDef]:
-    """Return the routes of operations, in their order."""
+    """Return the routes of operations, in the same order."""
     return [each.route for each in operations]
 
 
@@ -307,7 +307,7 @@ HEADERS: Final[Mapping[str, tuple[str, Schema]]] = {
     "Upload-Length": ("How many bytes the upload will have, once that is known.", _COUNT),
     "Upload-Metadata": ("tus: pairs of a key and a base64 value; docs/api.md lists the keys.", TEXT),
     "Upload-Checksum": ("tus: an algorithm and the base64 digest of this request's bytes.", TEXT),
-    "X-HTTP-Method-Override": ("The method that is meant.", {"type": "string", "enum": ["PATCH", "HEAD", "DELETE"]}),
+    "X-HTTP-Method-Override": ("The actual method.", {"type": "string", "enum": ["PATCH", "HEAD", "DELETE"]}),
     "Content-Range": (
         "The body is this piece of the recording: `bytes a-b/*`, or with the total in place of the star.",
         TEXT,
@@ -318,7 +318,7 @@ HEADERS: Final[Mapping[str, tuple[str, Schema]]] = {
     "Call-Started": ("When the call began; the clock of its retention. Default: now.", TEXT),
     "Call-Tags": ("Up to 20 tags, separated by commas. Sealed under the metadata key.", TEXT),
     "Idempotency-Key": (
-        "A fresh UUID in quotes: for 24 hours the same request under it takes effect once, and has the first answer.",
+        "A fresh UUID in quotes: for 24 hours the same request under it takes effect once, and gets the first answer.",
         {**TEXT, "maxLength": 257},
     ),
     "Purpose": (
@@ -346,21 +346,21 @@ PATH_PARAMETERS: Final[Mapping[str, str]] = {
 }
 
 
-# -- openapi ------------------------------------------------------------------------------------------------------
+# -- the OpenAPI document -----------------------------------------------------------------------------------------
 
 _REFERENCE: Final = "#/components/schemas/{model}"
 _PLACEHOLDER: Final = re.compile(r"{(\w+)}")
 _ABOUT: Final = (
-    "Recordings stream in, are sealed on arrival, kept as promised and shredded provably. "
+    "Recordings stream in, are sealed on arrival, kept for their retention, and shredded with a certificate. "
     "Errors are RFC 9457 problem documents. Every list and object is JSON in UTF-8; instants are RFC 3339 in UTC."
 )
 _SIGNED: Final = "AWS Signature Version 4 with the recorder token's id as access key and its secret part as secret key."
 _TAGS: Final = (
-    ("ingest", "Recorders write. They can do nothing else."),
+    ("ingest", "Recorders write recordings; a recorder's token permits no other operation."),
     ("recordings", "Look up, explain and play."),
     ("holds", "Reasons to keep. Releasing one takes two people."),
-    ("erasures", "Erasure before the date: two people, and no hold in the way."),
-    ("certificates", "Proof of deletion that anyone can check offline."),
+    ("erasures", "Erasure before the date, decided by two people; a hold prevents it."),
+    ("certificates", "Proofs of deletion that anyone can verify offline."),
     ("administration", "Tenants, tokens and the audit trail."),
     ("policies", "Changes of how long existing calls and their metadata are kept; two people decide them."),
     ("sweeps", "Deletion on time, and the guards around it."),
@@ -373,14 +373,14 @@ _ANSWERS: Final = ConfigDict(extra="forbid", use_attribute_docstrings=True)
 
 
 class _Plain(GenerateJsonSchema):
-    """Describes answers: without titles, and with the name beside each token that acted."""
+    """Builds the schemas of answers: without titles, and with a name beside the id of each token that acted."""
 
     def field_title_should_be_set(self, schema: Any) -> bool:  # noqa: ARG002  # pydantic's signature
-        """Titles repeat the names."""
+        """Return False, because a title would repeat the name."""
         return False
 
     def typed_dict_schema(self, schema: core_schema.TypedDictSchema) -> dict[str, Any]:
-        """Describe one answer."""
+        """Return the schema of one answer."""
         described = super().typed_dict_schema(schema)
         names = {f"{name}_name": _NAME for name in described["properties"] if name.endswith("_by")}
         described["properties"] |= names
@@ -389,7 +389,7 @@ class _Plain(GenerateJsonSchema):
 
 
 def build(operations: Iterable[Operation]) -> dict[str, Any]:
-    """Return the document; the same for every server of this version."""
+    """Return the document, which is the same for every server of this version."""
     operations = tuple(operations)
     paths: dict[str, dict[str, Any]] = {}
     for operation in operations:
@@ -434,7 +434,7 @@ def _answers(kinds: Iterable[type]) -> dict[str, Any]:
 
 
 def _standing(schemas: Mapping[str, Any]) -> dict[str, Any]:
-    """Keep the schemas that have a name of their own; describe enumerations and `_Parts` where they stand."""
+    """Return the named schemas, with enumerations and `_Parts` written out in place."""
     inner = {name: schema for name, schema in schemas.items() if name.startswith("_") or "enum" in schema}
     for schema in inner.values():
         if "enum" in schema:
@@ -497,7 +497,7 @@ def _query_parameters(operation: Operation) -> list[dict[str, Any]]:
 
 
 def _inlined(value: Any, definitions: Mapping[str, Any]) -> Any:
-    """Write enumerations out in place: parameters stand by themselves."""
+    """Write enumerations out in place, because the schema of a parameter has no definitions of its own."""
     if isinstance(value, list):
         return [_inlined(each, definitions) for each in value]
     if not isinstance(value, dict):
@@ -510,7 +510,7 @@ def _inlined(value: Any, definitions: Mapping[str, Any]) -> Any:
 
 
 def _present(schema: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the schema of a parameter that is there: a query string says "none" by leaving it out, never by null."""
+    """Return the schema of a present parameter, without null: a query string leaves a parameter out instead."""
     kinds = [kind for kind in schema.get("anyOf", ()) if kind != {"type": "null"}]
     merged = {**schema, **(kinds[0] if kinds else {})}
     return {

@@ -1,4 +1,4 @@
-"""Every operation of the HTTP API, in the order in which the router tries them, and the document about them."""
+"""Every operation of the HTTP API, in the order in which the router tries them, and their OpenAPI document."""
 
 from __future__ import annotations
 
@@ -40,12 +40,13 @@ async def openapi(_: web.Request) -> web.Response:
 
 @functools.cache
 def _document() -> bytes:
-    """Return the document; made once, for which the event loop and its live calls do not wait a quarter of a second."""
+    """Return the document. Building it takes a quarter of a second, so it is built once and off the event loop."""
     return json.dumps(build(OPERATIONS), ensure_ascii=False, separators=(",", ":")).encode()
 
 
 OPERATIONS: Final = (
-    # The names of the other dialects are no call keys, and at the root S3 takes what is nobody else's.
+    # The other dialects come before `http`, which would read their names as call keys. S3 comes last, because at the
+    # root it takes every address that is left.
     *(
         *websocket.OPERATIONS,
         *audiohook.OPERATIONS,

@@ -1,11 +1,11 @@
-"""What pages of other sites may make a browser do here: nothing, but record where the tenant lists their origin.
+"""Decides which requests of web pages are accepted: only recordings, from an origin that the tenant lists.
 
-A browser says where a request comes from by `Sec-Fetch-Site` (W3C Fetch Metadata) and `Origin` (RFC 6454); what is no
-browser sends neither, and is not asked for them.
+A browser states the page of a request by `Sec-Fetch-Site` (W3C Fetch Metadata) and `Origin` (RFC 6454). Other programs
+send neither header and need neither.
 
-A preflight carries no token, and who asks need not be a browser: were it decided by the tenant in the address, anybody
-could learn which tenant lists which origin, and which tenants there are. So before a token is known an origin counts
-that any tenant lists, whatever the address says; once it is known, only what the token's own tenant lists.
+A preflight carries no token, and any program can send one. If the tenant in the address decided about it, anybody could
+learn which tenants exist and which origins they list. So before the token is known, an origin is accepted if any tenant
+lists it, whatever the address says. Once the token is known, its own tenant must list the origin.
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ EXPOSED: Final = (
     *("Upload-Offset", "Upload-Length", "Upload-Defer-Length", "Upload-Expires", "Upload-Complete", "Upload-Limit"),
     "Upload-Draft-Interop-Version",
 )
-"""What a page may read of an answer, beside what every page may (Fetch, CORS-safelisted response-header name)."""
-_UNLISTED: Final = "a page of another site sent this, and the tenant does not list its origin"
+"""Headers of an answer that a page may read, besides those of the Fetch standard's safelist."""
+_UNLISTED: Final = "a page of another site sent this request, and the tenant does not list its origin"
 _LIST_IT: Final = "callvault tenants set TENANT --origin https://SITE"
 
 
@@ -39,7 +39,7 @@ _LIST_IT: Final = "callvault tenants set TENANT --origin https://SITE"
 async def sites(
     request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
 ) -> web.StreamResponse:
-    """Refuse what a page of another site makes a browser send; outside ingest, also bodies that are no JSON."""
+    """Refuse requests of other sites' pages, except recordings; outside ingest, refuse bodies that are not JSON too."""
     if not request.path.startswith(_GUARDED):
         return await handler(request)
     foreign = _foreign(request)
@@ -47,7 +47,9 @@ async def sites(
         if foreign and (answer := await _from_page(request)) is not None:
             return answer
     elif foreign and (request.path.startswith("/s3/") or request.method not in _SAFE):
-        raise Forbidden("a page of another site sent this", hint="programs send neither Origin nor Sec-Fetch-Site")
+        raise Forbidden(
+            "a page of another site sent this request", hint="programs send neither Origin nor Sec-Fetch-Site"
+        )
     elif request.path.startswith("/v1/") and request.method not in _SAFE:
         _require_json(request)
     return await handler(request)
@@ -67,7 +69,7 @@ def _foreign(request: web.Request) -> bool:
     if fetched is not None:
         return fetched not in _OWN
     origin = request.headers.get("Origin")
-    # A WebSocket library that is no browser may say the name of the server it connects to, with any scheme and port.
+    # A WebSocket library outside a browser may send the name of the server itself, with any scheme and port.
     return origin is not None and _host(origin) not in _own_hosts(request)
 
 
@@ -84,7 +86,7 @@ def _host(url: str) -> str | None:
 
 
 async def _from_page(request: web.Request) -> web.StreamResponse | None:
-    """Return the answer to a preflight, or None for a request that may go on; Forbidden."""
+    """Return the answer to a page's preflight, or None for a page's request that is permitted; Forbidden."""
     tenants = request.app[VAULT].tenants
     origin = request.headers.get("Origin", "")
     if not origin or origin not in await tenants.listed_origins():
@@ -93,13 +95,13 @@ async def _from_page(request: web.Request) -> web.StreamResponse | None:
     if request.method == "OPTIONS" and "Access-Control-Request-Method" in request.headers:
         answer = web.Response(status=204)
         answer.headers["Access-Control-Allow-Methods"] = _METHODS
-        # Whatever a page may set, an upload may carry: what is of no use is not read.
+        # An upload may carry any header that a page can set, because the vault ignores unknown ones.
         answer.headers["Access-Control-Allow-Headers"] = request.headers.get("Access-Control-Request-Headers", "")
         answer.headers["Access-Control-Max-Age"] = "600"
         return answer
     if request.headers.get("Authorization", "").partition(" ")[0].lower() != "bearer":
         raise Forbidden("a browser records with a bearer token alone", hint="send Authorization: Bearer TOKEN")
-    # Another tenant's address is refused where the token is asked for it, as if no browser had sent it.
+    # Another tenant's address is refused later, where the token is checked, like a request without a page.
     own = (await recorder(request)).tenant
     if own is None or origin not in await tenants.origins(own):
         del request[_SITE]
@@ -108,8 +110,8 @@ async def _from_page(request: web.Request) -> web.StreamResponse | None:
 
 
 def _require_json(request: web.Request) -> None:
-    """Raise UnsupportedMedia for a body that is not declared as JSON: a form of any page can send every other kind."""
+    """Raise UnsupportedMedia for a body that is not declared as JSON: a form on any page can send the other types."""
     if request.can_read_body and request.content_type != "application/json":
         raise UnsupportedMedia(
-            "a body is sent as application/json here", hint="with curl: --json, or -H 'Content-Type: application/json'"
+            "the body must be application/json", hint="with curl: --json, or -H 'Content-Type: application/json'"
         )

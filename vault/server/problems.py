@@ -1,4 +1,4 @@
-"""The only place where an error becomes an HTTP status (RFC 9457 problem documents)."""
+"""Turns each error into an HTTP status and an RFC 9457 problem document, an S3 error, or a WebSocket close."""
 
 from __future__ import annotations
 
@@ -57,10 +57,10 @@ PROBLEM: Final[Mapping[str, Any]] = {
     "required": ["type", "title", "status", "detail"],
     "additionalProperties": {"type": ["string", "integer"]},
 }
-"""What a problem document looks like."""
+"""The schema of a problem document."""
 
 REASONS: Final[Mapping[int, str]] = {460: "Checksum Mismatch"}
-"""What stands for a status that RFC 9110 does not know: 460 is that of tus 1.0."""
+"""Reason phrases of statuses that RFC 9110 does not define; 460 is from tus 1.0."""
 
 _REGISTERED: Final = "https://iana.org/assignments/http-problem-types#"
 _TYPES: Final[Mapping[type[errors.VaultError], str]] = {
@@ -68,7 +68,7 @@ _TYPES: Final[Mapping[type[errors.VaultError], str]] = {
     errors.UploadComplete: f"{_REGISTERED}completed-upload",
     errors.InconsistentLength: f"{_REGISTERED}inconsistent-upload-length",
 }
-"""Problem types of other people's specifications (draft-ietf-httpbis-resumable-upload, Problem Types)."""
+"""Problem types that other specifications define (draft-ietf-httpbis-resumable-upload, Problem Types)."""
 
 
 def status_of(error: errors.VaultError) -> int:
@@ -89,9 +89,9 @@ _CLOSE_REASON_BYTES: Final = 123
 
 
 def close_code(error: errors.VaultError, *, request_id: str | None = None) -> tuple[int, bytes]:
-    """Return what a WebSocket is closed with: the code (RFC 6455 section 7.4), and the reason cut to its 123 bytes.
+    """Return the code of a WebSocket close (RFC 6455 section 7.4), and the reason, cut to 123 bytes.
 
-    The request's id follows where there is room; the answer to the upgrade had it as a header.
+    The request's id follows the reason if there is room. The answer to the upgrade already had it as a header.
     """
     code = next(_CLOSE_CODES[kind] for kind in type(error).__mro__ if kind in _CLOSE_CODES)
     reason = error.message.encode()[:_CLOSE_REASON_BYTES].decode(errors="ignore").encode()
@@ -102,9 +102,9 @@ def close_code(error: errors.VaultError, *, request_id: str | None = None) -> tu
 def problem(
     error: errors.VaultError, *, request_id: str | None, close: bool = False, basic: bool = False
 ) -> web.Response:
-    """Render an error; `close` also ends the connection, for uploads whose rest will not be read.
+    """Render an error; `close` also ends the connection, because the rest of an upload will not be read.
 
-    `basic` offers Basic beside Bearer, which recorders alone may use.
+    `basic` offers Basic beside Bearer; only recorders may use it.
     """
     status = status_of(error)
     body: dict[str, object] = {
@@ -127,7 +127,7 @@ def problem(
     if isinstance(error, errors.Unavailable):
         response.headers["Retry-After"] = str(error.retry_after_seconds)
     if isinstance(error, errors.Unauthenticated):
-        # One line each: ffmpeg reads only the first challenge of a line.
+        # One header line for each challenge, because ffmpeg reads only the first challenge of a line.
         for scheme in ("Basic", "Bearer") if basic else ("Bearer",):
             response.headers.add("WWW-Authenticate", f'{scheme} realm="callvault"')
     if isinstance(error, errors.OffsetMismatch):
@@ -140,7 +140,7 @@ def problem(
 
 
 def plain_problem(error: web.HTTPException, *, request_id: str, close: bool) -> web.Response:
-    """Render a refusal of HTTP itself, such as a method that is not offered here: it means what its status means."""
+    """Render a refusal of HTTP itself, such as a method that the address does not offer; its status says it all."""
     body = {"type": "about:blank", "title": error.reason, "status": error.status, "request_id": request_id}
     response = web.Response(
         status=error.status, body=json.dumps(body).encode(), content_type="application/problem+json"
@@ -166,7 +166,7 @@ _S3_CODES: Final[Mapping[type[errors.VaultError], str]] = {
 
 
 def s3_problem(error: errors.VaultError, *, request_id: str, head: bool, close: bool) -> web.Response:
-    """Render an error as S3 does: the code that the error names, else its kind's; without a document for HEAD."""
+    """Render an error as S3 does: with the code that the error names, else that of its class; HEAD gets no document."""
     named = error.facts.get("s3")
     kind = next(_S3_CODES[each] for each in type(error).__mro__ if each in _S3_CODES)
     code = named if isinstance(named, str) else kind

@@ -1,7 +1,7 @@
-"""One log line for each request that is refused, without what identifies a call or a person; a flood is counted.
+"""Writes one log line for each refused request, without call keys, numbers or names; a flood is counted.
 
-A kind is a dialect, a problem and the tenant that a credential named. Of each kind the first few in a window are
-written; when the window ends one line says how many more there were.
+A kind is a dialect, a problem and the tenant that a credential named. The first few refusals of a kind in a window are
+written. When the window ends, one line has the number of the others.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ from vault.errors import VaultError
 
 WINDOW_SECONDS: Final = 10.0
 LINES: Final = 5
-"""How many lines of one kind a window has."""
+"""How many refusals of one kind are written in a window."""
 _MOST_KINDS: Final = 256
-"""How many kinds are told apart at a time; what goes beyond is counted together."""
+"""How many kinds are counted separately at a time; more are counted together."""
 
 _Kind = tuple[str | None, ...]
 _OTHERS: Final[_Kind] = ("any", "any", None)
@@ -38,7 +38,7 @@ class _Window:
 
 
 class Refusals:
-    """The one writer of these lines in a process."""
+    """The only writer of these lines in a process."""
 
     def __init__(self) -> None:
         self._windows: dict[_Kind, _Window] = {}
@@ -61,7 +61,7 @@ class Refusals:
         window = self._windows.get(kind)
         if window is None:
             window = self._windows[kind] = _Window()
-            # In a context of its own: what is said at the end of a window is of no one request.
+            # In a context of its own, because the line at the end of a window belongs to no single request.
             loop = asyncio.get_running_loop()
             window.timer = loop.call_later(WINDOW_SECONDS, self._end, kind, context=Context())
         if window.lines >= LINES:
@@ -76,10 +76,10 @@ class Refusals:
         if window.more:
             dialect, problem, tenant = kind
             fields = {"suppressed": window.more, "problem": problem, "dialect": dialect, "tenant": tenant}
-            logger.warning("more requests were refused than are told one by one", extra={"fields": fields})
+            logger.warning("further requests were refused", extra={"fields": fields})
 
     async def ended(self, _: object) -> None:
-        """Say what was counted and not yet said: the server ends."""
+        """Write the counts of all open windows, because the server ends."""
         for kind, window in tuple(self._windows.items()):
             if window.timer is not None:
                 window.timer.cancel()
@@ -87,7 +87,7 @@ class Refusals:
 
 
 def said_of(failure: VaultError) -> Mapping[str, object]:
-    """Return what may be told of a failure beside its code: what it was caused by, where that is known."""
+    """Return the facts of a failure that may be logged beside its code: its cause, if it is known."""
     return {"cause": failure.facts["cause"]} if "cause" in failure.facts else {}
 
 

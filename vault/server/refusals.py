@@ -1,4 +1,4 @@
-"""Tells of a request why it was refused: whose it was, what it spoke, and nothing that identifies a call."""
+"""Logs why a request was refused: with its tenant and its dialect, without call keys, numbers or names."""
 
 from __future__ import annotations
 
@@ -15,24 +15,24 @@ _LOOKS: Final = frozenset({"GET", "HEAD", "OPTIONS"})
 _SERVER_ERROR: Final = 500
 
 DIALECT = web.RequestKey("dialect", str)
-"""What a request speaks, once its handler knows better than its path."""
+"""The dialect of a request, once its handler knows it better than the path shows."""
 _FAILURE = web.RequestKey("failure", VaultError)
 
 
 def failing(request: web.Request, failure: VaultError, *, dialect: str | None = None) -> None:
-    """Remember why the request is about to be refused: `tell` says it once its status is known."""
+    """Remember why the request is about to be refused; `tell` logs it once the status is known."""
     request[_FAILURE] = failure
     if dialect is not None:
         request[DIALECT] = dialect
 
 
 def tell(request: web.Request, *, status: int, failure: VaultError | None = None, **facts: object) -> None:
-    """Note a refused request. One that was answered as it asked is none, and neither is one that broke off."""
+    """Log a refused request. A request without a failure is not logged, nor is one whose client broke off."""
     failure = failure or request.get(_FAILURE)
     if failure is None and not facts:
         return
     if request.transport is None or request.transport.is_closing():
-        return  # the other end has broken off: nobody is refused
+        return  # the other end broke off
     actor = request.get(ACTOR)
     ingest = request.path.startswith(INGEST) or request.get(DIALECT) is not None
     loud = status >= _SERVER_ERROR or "close" in facts or (ingest and request.method not in _LOOKS)
@@ -48,7 +48,7 @@ def tell(request: web.Request, *, status: int, failure: VaultError | None = None
 
 
 def dialect_of(request: web.Request) -> str:
-    """Return what the request speaks, as far as that is known."""
+    """Return the dialect of the request, as far as it is known."""
     known = request.get(DIALECT)
     if known is not None or not request.path.startswith(INGEST):
         return known or "api"

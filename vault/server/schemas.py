@@ -1,7 +1,7 @@
-"""What requests and answers are made of, and the kinds of values that several of them have.
+"""The base of request and answer models, and the kinds of values that several of them have.
 
-A request is a `Body`, which is checked. An answer is a TypedDict, which `render` fills from what it shows. Either is
-the only place where its shape is written: the document at /v1/openapi.json is made of them, docstrings included.
+A request is a `Body`, which is validated. An answer is a TypedDict, which `render` fills from a value. A model is the
+only place where its shape is written: the document at /v1/openapi.json is built from the models and their docstrings.
 """
 
 from __future__ import annotations
@@ -36,12 +36,12 @@ def moment(value: datetime) -> str: ...
 @overload
 def moment(value: None) -> None: ...
 def moment(value: datetime | None) -> str | None:
-    """Render an instant, if there is one."""
+    """Return an instant as RFC 3339 in UTC; None for None."""
     return None if value is None else rfc3339(value)
 
 
 def moment_of_ms(value: int) -> str:
-    """Render whole milliseconds since 1970 likewise."""
+    """Return the instant of whole milliseconds since 1970 as RFC 3339 in UTC."""
     return rfc3339(_EPOCH + timedelta(milliseconds=value))
 
 
@@ -55,11 +55,11 @@ def _in_utc(value: datetime) -> datetime:
     try:
         return value.astimezone(UTC)
     except OverflowError:
-        raise ValueError("it lies beyond the calendar") from None
+        raise ValueError("the instant is beyond the calendar") from None
 
 
 Instant = Annotated[AwareDatetime, AfterValidator(_in_utc), BeforeValidator(_no_number)]
-"""An instant in a request, in UTC: one that is beyond the calendar there is written, and cannot be read again."""
+"""An instant in a request, converted to UTC. One that is beyond the calendar in UTC is refused."""
 
 
 # -- values -----------------------------------------------------------------------------------------------------
@@ -80,7 +80,7 @@ Seconds = Annotated[float, WithJsonSchema({"type": "number", "minimum": 0})]
 LongestSeconds = Annotated[
     Seconds | None,
     Field(
-        description="The same in seconds, at its longest; it goes in the next version.",
+        description="The same in seconds, at its longest; the next version no longer has it.",
         json_schema_extra={"deprecated": True},
     ),
 ]
@@ -96,11 +96,11 @@ ErasureRef = Annotated[ErasureId, _id("era")]
 PolicyRef = Annotated[str, _id("pol")]
 OverrideRef = Annotated[str, _id("ovr")]
 Who = Annotated[str, _id("tok")]
-"""The id of a token. Beside a member of this kind whose name ends in `_by` stands the token's own name."""
+"""The id of a token. A member of this kind whose name ends in `_by` has the token's name in a member beside it."""
 
 
 def longest_seconds(period: str | None) -> float | None:
-    """Return how many seconds a period is at its longest, for those who still read numbers."""
+    """Return how many seconds a period is at its longest, for clients that still read numbers."""
     return None if period is None else parse_period(period).longest.total_seconds()
 
 
@@ -113,16 +113,16 @@ class Body(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
     def into(self, kind: type[_T], /, **more: Any) -> _T:
-        """Return a dataclass with the fields in `more`, and for the others what the body has of the same names."""
+        """Return a dataclass; its fields are taken from `more`, else from the body's members of the same names."""
         shared = {field.name for field in fields(kind)} & type(self).model_fields.keys()  # type: ignore[arg-type]
         return kind(**{name: getattr(self, name) for name in shared - more.keys()}, **more)
 
 
 def render(kind: type[_T], value: object, /, **more: Any) -> _T:
-    """Return the answer with the members in `more`, and for the others `value`'s attributes of the same names.
+    """Return the answer; its members are taken from `more`, else from `value`'s attributes of the same names.
 
-    Instants are rendered, and a member that may be left out is, where it is None. Answers are plain dictionaries:
-    nothing is checked again, for a page of a list has thousands of values.
+    Instants are rendered. A member that may be left out is left out if it is None. Answers are plain dictionaries and
+    are not validated, because a page of a list has thousands of values.
     """
     order, taken, read, moments, choices, optional = _members(cast("Any", kind), tuple(more))
     made: dict[str, Any] = dict.fromkeys(order)
@@ -144,10 +144,11 @@ def render(kind: type[_T], value: object, /, **more: Any) -> _T:
 def _members(
     kind: Any, more: tuple[str, ...]
 ) -> tuple[tuple[str, ...], tuple[str, ...], Callable[[Any], Any], list[str], list[str], list[str]]:
-    """Return, of an answer that is given `more`: its members, what is taken from the value, by what, what is special.
+    """Return how an answer of this kind is rendered, computed once for each kind and set of names in `more`.
 
-    The members stand in the order of the kind. What reads the value reads its class too: a single
-    attribute would not come in a tuple.
+    That is: its members in order; the attributes taken from the value and the getter that reads them; the members that
+    are instants, enumerations, or may be left out. The getter also reads the class of the value, because a getter of a
+    single attribute returns no tuple.
     """
     hints = get_type_hints(kind, include_extras=True)
     assert hints.keys() >= set(more), f"{kind.__name__} has no such member"
@@ -161,13 +162,13 @@ def _members(
 
 
 def sealed(asked: _T) -> _T:
-    """Return a request of two people with the digest of the rest as its `shown`."""
+    """Return a request for two people, with the digest of its other members as `shown`."""
     document = cast("Mapping[str, Any]", asked)
     return cast("_T", {**document, "shown": shown_digest(document)})
 
 
 class Page(Body):
-    """A page of anything but recordings."""
+    """The query of a page of a list other than recordings."""
 
     tenant: str | None = None
     recording: str | None = None
@@ -176,7 +177,7 @@ class Page(Body):
 
 
 class Approve(Body):
-    """The second person's word: an approval names the `shown` of what it approves."""
+    """A decision by the second person. An approval names the `shown` of the request that it approves."""
 
     approve: bool = True
     shown: Digest | None = None

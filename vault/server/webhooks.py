@@ -18,7 +18,7 @@ class HttpMessenger(Messenger):
         self._timeout = aiohttp.ClientTimeout(total=patience.total_seconds())
 
     async def post(self, url: str, body: bytes, headers: Mapping[str, str]) -> None:
-        """Post once, on a connection of its own: alerts are rare, and a kept connection may be dead when one is not."""
+        """Post once, on a new connection: alerts are rare, so a kept connection may be dead when one is due."""
         try:
             async with (
                 aiohttp.ClientSession(timeout=self._timeout, cookie_jar=aiohttp.DummyCookieJar()) as session,
@@ -26,8 +26,8 @@ class HttpMessenger(Messenger):
             ):
                 status = response.status
         except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:
-            # ValueError: a name that the resolver cannot write. The error's own text would hold the address, and so
-            # perhaps a secret.
+            # ValueError: a name that the resolver cannot encode. The text of the error has the address, which may have
+            # a secret in it.
             raise Unavailable(f"the webhook cannot be reached ({reason(error)})") from None
         if not 200 <= status < 300:  # noqa: PLR2004 - the class of statuses that acknowledge
             raise Unavailable(f"the webhook answered {status}")

@@ -1,16 +1,16 @@
-"""The connections of one process, on every listener: how many there may be, and which is closed for another.
+"""The connections of one process, on every listener: how many there may be, and which one is closed for another.
 
 A connection is a stranger until a valid credential has come over it. Strangers have a bound and a deadline of their
-own, and the bound on all connections leaves descriptors for keyring, journal, catalog and objects. So a crowd without
-tokens costs the calls under way nothing, and recorders with tokens can still connect.
+own. The bound on all connections leaves descriptors for keyring, journal, catalog and objects. So a crowd without
+tokens does not affect calls under way, and recorders with tokens can still connect.
 
-A new stranger is not displaced at once, as it may be a recorder whose token is on its way. Until the oldest stranger is
-old enough, further connections wait unaccepted.
+A new stranger is not displaced at once, because it may be a recorder whose token is on its way. Until the oldest
+stranger is old enough, further connections wait unaccepted.
 
 Tenants share the places: `vault.services.ingest.slots` decides once the credential is known. So a few strangers are
-admitted even when all places are taken, to find out whose they are. A connection of a tenant below its share takes the
-place of an idle connection of a tenant above its share. A connection that is being answered or recorded is never closed
-for another.
+admitted even when all places are taken, to learn their tenant. A connection of a tenant below its share takes the place
+of an idle connection of a tenant above its share. A connection with a request or a recording is never closed for
+another.
 """
 
 from __future__ import annotations
@@ -36,21 +36,21 @@ CONNECTIONS: Final = Resource(
 )
 _BACKLOG: Final = 1024
 _BATCH: Final = 64
-"""Connections that are accepted in one turn of the event loop."""
+"""How many connections are accepted in one turn of the event loop."""
 _PAUSE_SECONDS: Final = 0.02
 _FAILED_PAUSE_SECONDS: Final = 1.0
 _YOUNG_SECONDS: Final = 0.25
 """A stranger may be displaced after this time."""
 _LONGEST_TICK_SECONDS: Final = 1.0
 _UNSENT_BYTES: Final = 1 << 18
-"""What the kernel buffers for a reader that does not read, besides what is in transit."""
+"""How many bytes the kernel buffers for a client that does not read, besides those in transit."""
 _RESERVE_SHARE: Final = 8
 _RESERVE: Final = (64, 1024)
 _FILES_EACH: Final = 2
-"""Descriptors for each connection: its socket, and a file while its body or its answer uses one."""
+"""Descriptors for each connection: its socket, and a file for its body or its answer."""
 _STRANGERS_SHARE: Final = 4
 _FULL_SHARE: Final = 8
-"""The part of the reserve, one in so many, for strangers when all places are taken."""
+"""One in this many places of the reserve is for strangers when all places are taken."""
 
 logger = logging.getLogger(__name__)
 
@@ -122,7 +122,7 @@ class Connection:
         return self.line is not None and not self.line.answering
 
     def unread(self, now: float) -> float:
-        """Return for how many seconds the other end has read nothing of what waits; call it at short intervals."""
+        """Return for how many seconds the other end has read none of the waiting bytes; call it at short intervals."""
         size = 0 if self._transport is None else self._transport.get_write_buffer_size()
         if not size or not self._unsent or size < self._unsent:
             self._quiet_since = now
@@ -143,7 +143,7 @@ class Bounds:
 
     @classmethod
     def of(cls, settings: ServerSettings, *, descriptors: int) -> Bounds:
-        """Return the bounds of a process with so many descriptors."""
+        """Return the bounds of a process with this many descriptors."""
         low, high = _RESERVE
         reserve = min(max(descriptors // _RESERVE_SHARE, low), high)
         allowed = max(1, (descriptors - reserve) // _FILES_EACH)
@@ -178,7 +178,7 @@ class Connections:
     def identify(self, connection: Connection, holder: str) -> None:
         """Count a stranger for a holder; Unavailable if the holder may have no more now."""
         if connection not in self._strangers:
-            return  # it is closed already
+            return  # the connection is closed already
         for each in self._shares.over(holder):
             if (idle := next((other for other in self._known[each] if other.idle), None)) is not None:
                 self._shares.displaced()
@@ -205,11 +205,11 @@ class Connections:
         self._metrics.connections.labels("unauthenticated").set(strangers)
         self._metrics.connections.labels("authenticated").set(len(self._open) - strangers)
 
-    # -- looking after them -------------------------------------------------------------------------------------------
+    # -- enforcing the bounds -----------------------------------------------------------------------------------------
 
     @asynccontextmanager
     async def watched(self) -> AsyncIterator[None]:
-        """Close what breaks the bounds, inside the context; leaving it also ends handshakes under way."""
+        """Close connections that break the bounds, inside the context; leaving it also ends handshakes under way."""
         watch = asyncio.create_task(self._watch())
         try:
             yield
@@ -301,7 +301,7 @@ class Connections:
         try:
             await loop.connect_accepted_socket(lambda: protocol, accepted, ssl=tls, ssl_handshake_timeout=seconds)
         except (OSError, ssl.SSLError, TimeoutError):
-            connection.closed()  # it broke off, or its TLS handshake failed
+            connection.closed()  # the connection broke off, or its TLS handshake failed
         except BaseException:
             connection.closed()
             raise

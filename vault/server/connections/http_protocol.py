@@ -1,7 +1,7 @@
-"""What stands between a socket and its handler: HTTP as aiohttp parses it, its bounds, and back-pressure.
+"""The HTTP protocol between a socket and its handler: aiohttp's parser with bounds of its own, and back-pressure.
 
 This uses aiohttp below its public surface: it derives from the server's protocol class. The dependency is pinned to the
-release series it was written for, and every test that speaks HTTP covers it.
+release series it was written for, and every test over HTTP covers it.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ from vault.server.connections.connections import Connection
 from vault.server.refusal_log import Refusals
 
 # -- backpressure -------------------------------------------------------------------------------------------------
-# Back-pressure: stops reading from recorders while too much of what they sent is not durable yet.
+# Stops reading from recorders while too many of their bytes are not durable yet.
 #
-# One budget, `journal.max_undurable_bytes`, covers all protocols. It counts what waits in the journal for its commit,
-# and what was read from connections and is not in the journal yet. Above the budget nothing more is read from
-# recorders' connections; below half of it reading resumes. No recorder is refused. A recorder waits for the disk but
-# not for another's audio: a commit takes all that is queued.
+# One budget, `journal.max_undurable_bytes`, covers all protocols. It counts bytes that wait in the journal for a
+# commit, and bytes that were read from connections and are not in the journal yet. Above the budget the recorders'
+# connections are not read; below half of it reading resumes. No recorder is refused. A recorder waits for the disk, but
+# not for another recorder's audio, because a commit takes all queued bytes.
 #
 # Live calls and request bodies are held back separately. A live call's audio goes straight into the journal. A body
 # may wait for something else, such as the catalog: it counts from the time it is read, and bodies that wait hold back
@@ -48,7 +48,10 @@ class Held(Protocol):
 
 
 class Intake:
-    """Audio on its way into the journal, of live calls or of bodies; `undurable` bytes of both wait in the journal."""
+    """Audio on its way into the journal, either of live calls or of bodies.
+
+    `undurable` returns how many bytes of both wait in the journal.
+    """
 
     def __init__(self, *, bound: int, undurable: Callable[[], int]) -> None:
         self._bound = bound
@@ -61,20 +64,20 @@ class Intake:
 
     @property
     def held(self) -> bool:
-        """Whether recorders are held back, so that their silence is not their own."""
+        """Whether recorders are held back now; their silence then does not count."""
         return not self._open.is_set()
 
     @property
     def bytes(self) -> int:
-        """Bytes that were received and are not durable."""
+        """How many received bytes are not durable yet."""
         return self._unused + self._undurable()
 
     def silence(self, since: float, now: float) -> float:
-        """Return the seconds of a recorder's own silence, since it was last heard or last asked for more at `since`."""
+        """Return for how many seconds since `since` a recorder was silent and not held back."""
         return 0.0 if self.held else max(now - max(since, self._released_at), 0.0)
 
     async def opened(self) -> None:
-        """Wait until recorders are not held back."""
+        """Wait until recorders are no longer held back."""
         await self._open.wait()
 
     def enter(self, line: Held) -> None:
@@ -84,27 +87,27 @@ class Intake:
             line.hold()
 
     def leave(self, line: Held) -> None:
-        """Stop counting a connection over which no more audio comes."""
+        """Stop counting a connection that carries no more audio."""
         self._lines.discard(line)
         self.used(line, line.unused)
         line.release()
 
     def read(self, line: Held, size: int) -> None:
-        """Count bytes that were read from it."""
+        """Count `size` bytes that were read from the connection."""
         line.unused += size
         self._unused += size
         if not self.held:
             self.look(self._undurable())
 
     def used(self, line: Held, size: int) -> None:
-        """Stop counting bytes of it that are in the journal now, or were not audio."""
+        """Stop counting `size` bytes of the connection that are in the journal now, or were not audio."""
         if size:
             line.unused -= size
             self._unused -= size
             self.look(self._undurable())
 
     def look(self, undurable: int) -> None:
-        """Compare with the bound; `undurable` bytes wait in the journal."""
+        """Hold or release the recorders by the bound; `undurable` bytes wait in the journal."""
         if self.held:
             if (self._unused + undurable) * 2 <= self._bound:
                 self._released_at = asyncio.get_running_loop().time()
@@ -118,7 +121,7 @@ class Intake:
 
 
 def watch(journal: Journal, *ways: Intake) -> None:
-    """Have each intake compare whenever the journal passes its bound, and after each of its commits."""
+    """Have each intake compare with its bound whenever the journal passes its own, and after each commit."""
 
     def changed(undurable: int) -> None:
         for way in ways:
@@ -131,19 +134,19 @@ CALLS = web.AppKey("calls", Intake)
 BODIES = web.AppKey("bodies", Intake)
 
 
-# -- http protocol ------------------------------------------------------------------------------------------------
+# -- HTTP ---------------------------------------------------------------------------------------------------------
 
 SERVER_NAME: Final = "callvault"
 _COUNTED_BYTES: Final = 1 << 12
-"""Only longer bodies are counted between socket and journal: counting small pieces costs more than it could save."""
+"""Bodies up to this length are not counted between socket and journal: counting them costs more than it saves."""
 _WINDOW_BYTES: Final = 1 << 16
 """How many bytes may wait to be sent before a writer waits."""
 _LINE_BYTES: Final = 1 << 16
-"""How long a line of a request's head may be: so a fact that is too long is refused, and the audio is not."""
+"""How long a line of a request's head may be: far longer than a fact, so that an overlong fact fails no upload."""
 _HEAD_BYTES: Final = 1 << 18
-"""The connection is closed after this much of a head that does not end."""
+"""The connection is closed after this many bytes of a head without an end."""
 _MOST_WAITING: Final = 2
-"""How many requests of a connection may wait for the one before them until nothing more is read."""
+"""How many requests of a connection may wait for the one before them; then the connection is no longer read."""
 _METHOD: Final = re.compile(rb"[A-Z]+(?: |$)")
 _NO_ASCII: Final = re.compile(rb"[\x80-\xff]")
 _TOO_LARGE: Final = 431
@@ -154,7 +157,7 @@ _REFUSED: Final = (
 
 
 class HttpLine(RequestHandler):
-    """One connection that speaks HTTP."""
+    """One HTTP connection."""
 
     __slots__ = (
         "_first_line",
@@ -178,7 +181,7 @@ class HttpLine(RequestHandler):
         )
         self._max_msg_queue_size, self._msg_queue_resume_size = _MOST_WAITING, _MOST_WAITING - 1
         self._newest_body: StreamReader | None = None
-        """The body of the request whose head came last."""
+        """The body of the latest request whose head is complete."""
         self._head_of = -1
         """The number of requests before the one whose head began last."""
         self._head_bytes = 0
@@ -188,16 +191,16 @@ class HttpLine(RequestHandler):
         connection.use(self)
         self.held = False
         self.intake: Intake | None = None
-        """Set while a recorder's audio comes over the connection."""
+        """Set while the connection carries a recorder's audio."""
         self.unused = 0
 
     def begin_audio(self, intake: Intake) -> None:
-        """Count the connection as one over which a recorder's audio comes."""
+        """Count the connection, because it begins to carry a recorder's audio."""
         self.intake = intake
         intake.enter(self)
 
     def end_audio(self) -> None:
-        """Stop counting it: the audio has ended, or is given up."""
+        """Stop counting the connection, because the audio has ended or is given up."""
         if self.intake is not None:
             intake, self.intake = self.intake, None
             intake.leave(self)
@@ -214,12 +217,12 @@ class HttpLine(RequestHandler):
         super().connection_lost(exc)
 
     def resume_writing(self) -> None:
-        """Continue writing: the other end reads again."""
+        """Continue writing, because the other end reads again."""
         self.connection.has_read()
         super().resume_writing()
 
     def data_received(self, data: bytes) -> None:
-        """Parse what has arrived."""
+        """Parse arrived bytes."""
         if self.intake is not None and len(data) > _COUNTED_BYTES:
             self.intake.read(self, len(data))
         if data and not self._upgraded and (self._newest_body is None or self._newest_body.is_eof()):
@@ -229,13 +232,13 @@ class HttpLine(RequestHandler):
             self._newest_body = self._messages[-1][1]
 
     def _heading(self, data: bytes) -> bytes:
-        """Return a piece of a head with the non-ASCII bytes of its address escaped, also of one that has to wait.
+        """Return a piece of a head with the non-ASCII bytes of its address escaped, also for a request that waits.
 
         RFC 3986 does not allow such bytes and the parser refuses them, but curl sends an address as it was typed.
         """
         if self._head_of != self._request_count:
             self._head_of, self._head_bytes = self._request_count, 0
-            self._first_line = _METHOD.match(data) is not None  # else it began behind another request
+            self._first_line = _METHOD.match(data) is not None  # else the head began after another request's body
         if self._head_bytes > _HEAD_BYTES:
             self._refuse_head()
         self._head_bytes += len(data)
@@ -246,7 +249,7 @@ class HttpLine(RequestHandler):
         return data if line.isascii() else _NO_ASCII.sub(lambda byte: b"%%%02X" % byte[0][0], line) + end + rest
 
     def _refuse_head(self) -> None:
-        """Answer and close; where the answer would come into the middle of another, only close."""
+        """Answer 431 and close; only close if the answer would land in the middle of another one."""
         identifier = secrets.token_hex(8)
         self.refusals.note(
             status=_TOO_LARGE, problem=f"http_{_TOO_LARGE}", dialect="unknown", facts={"request_id": identifier}
@@ -286,7 +289,7 @@ class HttpLine(RequestHandler):
         exc: BaseException | None = None,
         message: str | None = None,
     ) -> web.StreamResponse:
-        """Answer what is not an HTTP request, without naming a version."""
+        """Answer bytes that are not an HTTP request, without naming the server's version."""
         answer = super().handle_error(request, status, exc, message)
         answer.headers["Server"] = SERVER_NAME
         answer.headers["Request-Id"] = identifier = secrets.token_hex(8)
@@ -301,6 +304,6 @@ def identify(request: web.BaseRequest, tenant: TenantId | None) -> None:
 
 
 def arrived(content: StreamReader) -> bytes:
-    """Return the bytes of a body that arrived before its connection broke; aiohttp does not return them any more."""
+    """Return the bytes of a body that arrived before its connection broke; aiohttp itself no longer returns them."""
     content._exception = None  # noqa: SLF001  # there is no public way to take an exception back
     return content.read_nowait()

@@ -1,4 +1,4 @@
-"""TLS of every listener, what a running server reads again from its files, and worker processes behind one port."""
+"""TLS of every listener, the files that a running server reads again, and worker processes behind one port."""
 
 from __future__ import annotations
 
@@ -34,11 +34,11 @@ from vault.threads import in_thread
 # -- tls ----------------------------------------------------------------------------------------------------------
 
 _AEAD_OF_1_2: Final = "ECDHE+AESGCM:ECDHE+CHACHA20"
-"""TLS 1.2 with forward secrecy and authenticated encryption only (RFC 9325 section 4.2); 1.3 has nothing else."""
+"""TLS 1.2 suites with forward secrecy and authenticated encryption (RFC 9325 section 4.2); 1.3 has no others."""
 
 
 def server_context() -> ssl.SSLContext:
-    """Return the settings of a server, without a certificate: TLS 1.2 at least, AEAD suites only."""
+    """Return the TLS context of a server without a certificate: TLS 1.2 or later, AEAD suites only."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.set_ciphers(_AEAD_OF_1_2)
@@ -46,7 +46,7 @@ def server_context() -> ssl.SSLContext:
 
 
 def load_chain(context: ssl.SSLContext, certificate: Path, key: Path) -> None:
-    """Give a context its certificate and key, without asking for a password; ConfigError or OSError."""
+    """Load certificate and key into a context, without asking for a password; ConfigError or OSError."""
     for each in (certificate, key):
         check(each, READ)
     try:
@@ -60,7 +60,7 @@ def _no_password() -> str:
 
 
 class Certified:
-    """The TLS of one listener. `read` makes it from the settings and its files, and raises ConfigError."""
+    """The TLS of one listener. `read` builds it from the settings and their files, and raises ConfigError."""
 
     def __init__(self, listener: str, config: Config, read: Callable[[Config], ssl.SSLContext | None]) -> None:
         self.listener = listener
@@ -69,13 +69,14 @@ class Certified:
         """The context of new handshakes; None for a listener without TLS."""
 
     def reread(self, config: Config) -> bool:
-        """Read the files again for new handshakes; return whether the listener has TLS. Open connections keep theirs.
+        """Read the files again for new handshakes; return whether the listener has TLS.
 
-        ConfigError if they cannot be used, or would turn TLS on or off: the present context then stays in force.
+        Open connections keep their TLS. ConfigError if the files cannot be used, or if the settings would turn TLS on
+        or off: the present context then stays in force.
         """
         context = self._read(config)
         if (context is None) != (self.context is None):
-            raise ConfigError(f"{self.listener}: TLS is turned on or off by a restart")
+            raise ConfigError(f"{self.listener}: turning TLS on or off needs a restart")
         self.context = context
         return context is not None
 
@@ -87,14 +88,14 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reread:
-    """Reads again on request: callers set `asked`, and `load` returns the settings."""
+    """Reads settings and certificates again on request: callers set `asked`, and `load` returns the settings."""
 
     asked: asyncio.Event
     load: Callable[[], Config]
 
     @asynccontextmanager
     async def followed(self, started_with: Config, listeners: Sequence[Certified]) -> AsyncIterator[None]:
-        """Read again whenever asked, inside the context; unusable settings leave the present ones in force."""
+        """Read again on each request, inside the context; unusable settings leave the present ones in force."""
         task = asyncio.create_task(self._follow(started_with, listeners), name="files read again")
         try:
             yield
@@ -110,7 +111,7 @@ class Reread:
             try:
                 config = await in_thread(self.load)
             except ConfigError as error:
-                # The certificates are read even so: they may be renewed while somebody edits the settings.
+                # The certificates are read even so: they may have been renewed while the settings are being edited.
                 _stays("the settings", error)
             set_level(config.log.level)
             await _certificates(config, listeners)
@@ -150,7 +151,7 @@ def _named(value: object, name: str = "") -> Iterator[tuple[str, object]]:
 
 
 # -- workers ------------------------------------------------------------------------------------------------------
-# Worker processes behind one port, and what each asks of its machine.
+# Worker processes behind one port, and the settings of each process.
 #
 # Each worker serves its metrics on a socket that only its siblings use. A worker that is asked for /metrics asks the
 # others and adds the label `worker`, so each series comes from one process.
@@ -161,20 +162,20 @@ _KEEP_BYTES: Final = 64 << 20
 _COLLECT_AFTER: Final = 20_000
 _SWITCH_SECONDS: Final = 0.0005
 _MOST_DESCRIPTORS: Final = 1 << 20
-"""The most that Linux gives a process, unless an administrator raised that too."""
+"""The limit that Linux gives a process at most, unless an administrator raised that limit too."""
 
 
 def tune() -> None:
     """Keep segment-sized buffers in the process between uses, and exclude the start-up objects from collection.
 
-    glibc would map and unmap each megabyte buffer and fault its pages in anew: a third of the kernel time of an upload.
-    Other C libraries ignore the request.
+    Without this, glibc maps and unmaps each megabyte buffer and faults its pages in again, which takes a third of the
+    kernel time of an upload. Other C libraries ignore the request.
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is not None:
         mallopt(_M_MMAP_THRESHOLD, _KEEP_BYTES // 2)
         mallopt(_M_TRIM_THRESHOLD, _KEEP_BYTES)
-    # The event loop must not wait five milliseconds for each worker thread that holds the interpreter lock.
+    # With the default, the event loop would wait five milliseconds for each thread that holds the interpreter lock.
     sys.setswitchinterval(_SWITCH_SECONDS)
     # Without a collection first: it would look through all of that, and find next to nothing.
     gc.freeze()
@@ -230,7 +231,7 @@ class Worker:
             await runner.cleanup()
 
     async def metrics(self) -> bytes:
-        """Return all workers' metrics. One that does not answer counts as down; its series are missing, not zero."""
+        """Return all workers' metrics. A worker that does not answer is down; its series are missing, not zero."""
         answers = await asyncio.gather(*[self._ask(number) for number in range(self.count)])
         registry = CollectorRegistry()
         registry.register(_Merged(answers))
@@ -274,7 +275,7 @@ def worker_journal(journal: Path, number: int) -> Path:
 
 
 def left_over(journal: Path, count: int) -> Path | None:
-    """Return a journal with files that belongs to none of `count` workers; None if there is none."""
+    """Return a journal that has files and belongs to none of `count` workers; None without one."""
     for path in sorted(journal.glob("worker-*")):
         match = re.fullmatch(r"worker-(\d+)", path.name)
         if match and int(match[1]) >= count and any(parse_file_name(each.name) for each in path.iterdir()):
