@@ -239,4 +239,4 @@ async def test_a_shred_that_was_begun_is_outcome_unknown(app):
         outage.setattr(app.vault.keyring._engine, "_destroy", unanswered)
         answer = await app.ask("POST", "/v1/keys/rotate", Role.OPERATOR, headers=key())
     assert (answer.status, answer.problem) == (503, "outcome_unknown")
-    assert json.loads(answer.body)["detail"].startswith("no answer; what was asked has begun")
+    assert json.loads(answer.body)["detail"].startswith("no answer; the request had begun")

@@ -1,4 +1,4 @@
-"""The audit trail over HTTP: the whole of it in order, or what answers a question."""
+"""The audit trail over HTTP: read in order, or searched."""
 
 from __future__ import annotations
 
@@ -26,18 +26,18 @@ class ReadAudit(Body):
 
     tenant: str | None = None
     recording: str | None = None
-    """Only what was done with this recording."""
+    """Only acts on this recording."""
     actor: str | None = None
-    """Only what this token did."""
+    """Only acts of this token."""
     event: Annotated[str, Field(pattern=r"^[a-z_]{1,60}(\.[a-z_]{1,60})?$")] | None = None
-    """`access.play`, or `access` for all that begin so."""
+    """One event such as `access.play`, or `access` for all events that begin with it."""
     since: Instant | None = Field(default=None, alias="from")
     until: Instant | None = Field(default=None, alias="to")
     order: Annotated[str, Field(pattern="^(oldest|newest)$")] = "oldest"
     before: Annotated[int, Field(ge=0, lt=1 << 63)] | None = None
     """With `order=newest`: continue after this entry, the last one of a page."""
     after: Annotated[int, Field(ge=0, lt=1 << 63)] = 0
-    """With `order=oldest`: likewise."""
+    """With `order=oldest`: continue after this entry, the last one of a page."""
     limit: Annotated[int, Field(ge=1, le=1000)] = 100
 
 
@@ -48,9 +48,9 @@ _Detail = Annotated[
         {
             "type": "object",
             "description": (
-                "What the event says more. Of `access.denied`: `act` and `why`; where it counts what repeats an "
-                "earlier one, also `count`, `first`, `last`, `targets` and `different_targets`; beyond 256 kinds of a "
-                "tenant's, `tokens`, `different_tokens`, `acts` and `different_acts` in place of `act` and `why`."
+                "Further facts of the event. `access.denied` has `act` and `why`. An entry that counts repetitions "
+                "also has `count`, `first`, `last`, `targets` and `different_targets`. Beyond 256 kinds of denials of "
+                "a tenant, `tokens`, `different_tokens`, `acts` and `different_acts` replace `act` and `why`."
             ),
         }
     ),
@@ -79,7 +79,7 @@ class AuditPage(TypedDict):
     entries: list[_Entry]
     after: Count
     before: Count | None
-    """Continues the newest entries; null after the last."""
+    """The `before` of the next page of the newest entries; null after the last page."""
 
 
 @OPERATIONS(
@@ -100,7 +100,7 @@ async def read_audit(request: Admitted, wanted: ReadAudit) -> AuditPage:
         await vault.access.authorise(actor, Act.AUDIT_READ, target=recording)
     newest = wanted.order == "newest"
     if newest and wanted.after:
-        raise Invalid("after: the newest entries are continued with before")
+        raise Invalid("after: continue the newest entries with before")
     if not newest and wanted.before is not None:
         raise Invalid("before: the oldest entries are continued with after")
     token = query_id(wanted.actor, "tok", "actor")
@@ -129,7 +129,7 @@ async def _safeguarded(vault: Vault, recording: str | None) -> bool:
 
 def _entry(entry: AuditEntry) -> _Entry:
     event = entry.event
-    # The instant is as it was hashed, to the microsecond.
+    # The instant has microseconds, because the hash of the entry covers them.
     return render(
         _Entry,
         event,

@@ -1,4 +1,4 @@
-"""What goes with a call beside its audio, over HTTP: pause and resume it, look at its notes, hand in documents."""
+"""Pauses, notes and documents of a call, over HTTP."""
 
 from __future__ import annotations
 
@@ -40,29 +40,29 @@ class _OfRecording(TypedDict):
 
 
 class Pause(_OfRecording):
-    """Whether a live call is kept."""
+    """Whether a live call is paused."""
 
     paused: bool
     ends_at: Moment | None
-    """When the vault will end the pause; null without one."""
+    """When the vault will end the pause; null without a pause."""
     bytes: Count
     """Durable bytes of the call so far."""
 
 
 class SiprecReceipt(_OfRecording):
-    """What became of a document."""
+    """The result of handing in a document."""
 
     document: Count
     """Its number among the call's documents, from 0."""
     parsed: bool
     why: str | None
-    """Why it could not be read."""
+    """Why the document could not be parsed."""
     participants: Count
 
 
 class _Gap(TypedDict):
     offset: Count
-    """Byte of the stored audio before which it happened."""
+    """The byte of the stored audio before which the gap is."""
     at: Moment | None
     reason: Literal["paused", "lost"]
     missing_ms: Count
@@ -88,12 +88,12 @@ class _Document(TypedDict):
 class _Aside(TypedDict):
     number: Count
     part: Count
-    """The part's number in its upload; 0 for what a completion that broke off had written."""
+    """The part's number in its upload; 0 for bytes that an interrupted completion had written."""
     bytes: Count
 
 
 class Notes(_OfRecording):
-    """What happened beside the audio."""
+    """The notes of a call: gaps, keys, documents, and parts kept aside."""
 
     live: bool
     paused: bool
@@ -106,7 +106,7 @@ class Notes(_OfRecording):
 # -- pausing ----------------------------------------------------------------------------------------------------
 
 
-_STATE: Final = told("It is so now, durably.", Pause)
+_STATE: Final = told("The new state, which is durable.", Pause)
 _RECORDING: Final = "POST /v1/recordings/{recording}"
 _CALL: Final = "POST /v1/ingest/{tenant}/{call_key}"
 
@@ -160,8 +160,8 @@ async def _turn(request: Admitted, session: IngestSession, *, paused: bool) -> P
     vault = request.vault
     if paused and vault.parts.is_upload(session):
         raise Conflict(
-            "the audio of this call comes in parts, which a pause does not reach",
-            hint="end the upload before what must not be kept is said: no part that was sent is thrown away",
+            "the audio of this call arrives in parts, which a pause cannot drop",
+            hint="end the upload before audio that must not be kept: every part that was sent is kept",
         )
     change = vault.notes.pause if paused else vault.notes.resume
     await change(session, actor=request.actor)
@@ -183,7 +183,7 @@ def _not_live(vault: Vault, row: Recording) -> Conflict:
 
 
 def _live(vault: Vault, tenant: TenantId, call_key: str, actor: Principal) -> IngestSession | None:
-    """Return the live recording of this key, or of those that followed it as `key~2` and on: first the actor's own."""
+    """Return the live session with this call key or a further name of its call; first one that the actor began."""
     if (own := vault.ingest.own_call(tenant, call_key, actor.token_id)) is not None:
         return own
     return next((each for each in vault.ingest.live_calls(tenant, call_key).values() if each.ending is None), None)
@@ -195,7 +195,7 @@ def _live(vault: Vault, tenant: TenantId, call_key: str, actor: Principal) -> In
 @OPERATIONS(
     f"{_CALL}/siprec",
     Act.INGEST,
-    told("Kept as it came; `parsed` says whether facts were found in it.", SiprecReceipt),
+    told("The document is kept unchanged; `parsed` says whether facts were read from it.", SiprecReceipt),
     tag="ingest",
     takes=(*sorted(siprec.XML_TYPES), "multipart/mixed"),
     problems=(409, 413, 415, 422),
@@ -203,7 +203,7 @@ def _live(vault: Vault, tenant: TenantId, call_key: str, actor: Principal) -> In
 async def add_siprec_metadata(request: Admitted) -> SiprecReceipt | web.Response:
     """Hand in the SIPREC metadata of a live call (RFC 7865), alone or in a multipart.
 
-    The document is durable before it is read; one that cannot be read is kept all the same.
+    The document is durable before it is parsed. A document that cannot be parsed is kept too.
     """
     vault, headers = request.vault, request.http.headers
     try:
@@ -250,7 +250,7 @@ async def _body(request: web.Request) -> bytes:
     return content
 
 
-# -- looking ----------------------------------------------------------------------------------------------------
+# -- notes and parts --------------------------------------------------------------------------------------------
 
 
 async def _opened(request: Admitted) -> Playable:
@@ -301,7 +301,7 @@ async def recording_document(request: Admitted, opened: Playable) -> web.Respons
 def _numbered(request: Admitted, found: Sequence[_T], what: str) -> _T:
     text = request.http.match_info["number"]
     if not text.isascii() or not text.isdigit() or len(text) > _MAX_NUMBER_DIGITS or int(text) >= len(found):
-        raise NotFound(f"the call has no {what} of this number")
+        raise NotFound(f"the call has no {what} with this number")
     return found[int(text)]
 
 
@@ -310,7 +310,7 @@ def _numbered(request: Admitted, found: Sequence[_T], what: str) -> _T:
     Act.PLAY,
     {
         200: Answer(text="The part.", content={"application/octet-stream": TEXT}),
-        206: Answer(text="The range of it.", content={"application/octet-stream": TEXT}),
+        206: Answer(text="The requested range.", content={"application/octet-stream": TEXT}),
     },
     of=audible,
     headers=("Purpose", "Range"),
@@ -319,7 +319,7 @@ def _numbered(request: Admitted, found: Sequence[_T], what: str) -> _T:
 async def recording_aside(request: Admitted, heard: Audible) -> web.StreamResponse:
     """Fetch one part of an upload that was acknowledged and is not in the audio, exactly as it was sent.
 
-    It is verified as the audio is.
+    It is verified like audio.
     """
     playback = request.vault.playback
     with playing(request):

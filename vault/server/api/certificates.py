@@ -49,7 +49,7 @@ class _Object(TypedDict):
 
 
 class CertificateObjects(TypedDict):
-    """What a certificate counts; sent as the bytes that are checked."""
+    """The objects that a certificate counts, in exactly the bytes that its digest covers."""
 
     certificate_id: CertificateRef
     objects: list[_Object]

@@ -1,4 +1,4 @@
-"""Erasures over HTTP: ask, list, show, and decide as the second person."""
+"""Erasures over HTTP: request, list, show, and decide as the second person."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ _Outcomes = Annotated[
 
 
 class RequestErasure(Body):
-    """POST /v1/erasures: `recordings`, or numbers that are searched for now."""
+    """POST /v1/erasures: names `recordings`, or a number whose recordings are searched now."""
 
     tenant: str | None = None
     basis: ErasureBasis
@@ -60,7 +60,7 @@ class RequestErasure(Body):
 
 
 class ApproveShown(Body):
-    """POST /v1/erasures/{id}/approve: the `shown` of what is approved."""
+    """POST /v1/erasures/{id}/approve: repeats the `shown` of the erasure."""
 
     shown: Digest | None = None
 
@@ -80,7 +80,7 @@ class _Erased(TypedDict):
     """Its call is still being recorded."""
     holds: list[_Keeps]
     gone: bool
-    """Something else took it: `certificates` say what."""
+    """Another deletion took it; `certificates` name that deletion."""
     certificates: list[CertificateRef]
 
 
@@ -98,11 +98,11 @@ class _Case(TypedDict):
 
 
 class Erasure(_Case):
-    """An erasure; each recording that stays for now says what keeps it."""
+    """An erasure; each recording that stays for now has the reasons that keep it."""
 
     recordings: list[_Erased]
     shown: Sha256 | None
-    """What an approval of this request names as `shown`; null if none is waited for."""
+    """The value that an approval of this request repeats as `shown`; null if no approval is pending."""
 
 
 class _Summary(_Case):
@@ -147,7 +147,7 @@ async def _erasure(request: Admitted) -> erasures.Erasure:
 @OPERATIONS(
     "POST /v1/erasures",
     Act.ERASURE_REQUEST,
-    told("What would go and what is held, waiting for the second person.", Erasure, location=True, status=202),
+    told("The erasure: what would go, what is held; a second person decides.", Erasure, location=True, status=202),
     body=RequestErasure,
 )
 async def request_erasure(request: Admitted, wanted: RequestErasure) -> Erasure:

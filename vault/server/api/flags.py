@@ -25,14 +25,14 @@ class FlagCall(Body):
 
 
 class FlagRecording(FlagCall):
-    """POST /v1/recordings/{id}/flag. The reason stays with the hold: no alert carries it."""
+    """POST /v1/recordings/{id}/flag. The reason is stored with the hold; no alert contains it."""
 
     matter: Words | None = None
     reason: Annotated[str, Field(min_length=1, max_length=400)] | None = None
 
 
 class Flagged(TypedDict):
-    """What a flag led to."""
+    """The result of a flag."""
 
     recording_id: RecordingRef
     hold_id: HoldRef
@@ -44,8 +44,8 @@ class Flagged(TypedDict):
 
 OPERATIONS: Final = Operations("holds")
 _ANSWERS: Final = {
-    **told("It is kept: the keyring has the pins. The alert is on its way.", Flagged, status=201),
-    **told("It was flagged under this matter before, and is kept.", Flagged),
+    **told("The recording is held: the keyring has the pins. The alert is being sent.", Flagged, status=201),
+    **told("The recording was flagged under this matter before, and is held.", Flagged),
 }
 
 
@@ -74,7 +74,7 @@ def _answer(flagged: flags.Flagged) -> web.Response:
 
 
 def render_flagged(flagged: flags.Flagged) -> Flagged:
-    """Render what a flag led to."""
+    """Return the result of a flag for display."""
     told_at = None if flagged.alert is None else flagged.alert.delivered_at
     return render(
         Flagged,

@@ -39,7 +39,7 @@ _WHAT_TO_DO: Final[Mapping[str, str]] = {
     "catalog": "see that the database answers and takes writes: callvault doctor asks it",
     "objects": "mount the disk of the object store, or put its directory back",
 }
-"""What mends a check whose error does not say it."""
+"""The remedy for a failed check whose error has none."""
 
 
 class Readiness(TypedDict):
@@ -54,7 +54,7 @@ class Readiness(TypedDict):
 
 @OPERATIONS.raw("GET /healthz", None, told("It does.", Liveness))
 async def healthz(request: web.Request) -> web.Response:
-    """Tell that the process answers, which vault it serves, and whether that is a trial one."""
+    """Show that the process answers, which vault it serves, and whether that is a trial vault."""
     keyring = request.app[VAULT].keyring
     return reply(Liveness(status="ok", vault=f"vlt_{keyring.keyring_id.hex()}", trial=keyring.trial))
 
@@ -63,8 +63,8 @@ async def healthz(request: web.Request) -> web.Response:
 async def readyz(request: web.Request) -> web.Response:
     """Tell whether new recordings are accepted.
 
-    If not, it says why. It answers at once: the catalog and the disk of the objects are asked every second, and one
-    that hangs is told within three.
+    If not, the answer has the reasons. It comes at once: the catalog and the disk of the objects are checked every
+    second, and a check that hangs is reported within three seconds.
     """
     vault = request.app[VAULT]
     found, age = await vault.status.readiness()
@@ -86,7 +86,7 @@ async def readyz(request: web.Request) -> web.Response:
 async def metrics(request: web.Request) -> web.Response:
     """Metrics in the Prometheus text format.
 
-    With several workers, those of each under its label.
+    With several workers, each series has the label of its worker.
     """
     vault = request.app[VAULT]
     worker = request.app.get(WORKER)

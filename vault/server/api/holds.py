@@ -58,18 +58,18 @@ class ReviewHold(Body):
 
     review_at: Instant | None = None
     next_review: Annotated[Instant | None, Field(json_schema_extra={"deprecated": True})] = None
-    """What `review_at` was called before; it goes in the next version."""
+    """The earlier name of `review_at`; the next version no longer has it."""
     note: Words
 
     @model_validator(mode="after")
     def _once(self) -> Self:
         if (self.review_at is None) == (self.next_review is None):
-            raise ValueError("review_at: say once when somebody looks again")
+            raise ValueError("review_at: give the date of the next review once")
         return self
 
     @property
     def at(self) -> datetime:
-        """When somebody looks again."""
+        """The date of the next review."""
         found = self.review_at or self.next_review
         assert found is not None
         return found
@@ -106,7 +106,7 @@ class Hold(TypedDict):
     state: HoldState
     created_at: Moment
     placed_by: Who | None
-    """Null where the vault rebuilt it."""
+    """The token that placed it; null if the vault rebuilt it."""
     review_at: Moment
     recordings_held: Count
     recordings_too_late: Count
@@ -120,7 +120,7 @@ class Hold(TypedDict):
     released_at: Moment | None
     grace_until: Moment | None
     shown: Sha256 | None
-    """What an approval of this request names as `shown`; null if none is waited for."""
+    """The value that an approval of this request repeats as `shown`; null if no approval is pending."""
 
 
 class HoldList(TypedDict):
@@ -169,7 +169,7 @@ async def _hold(request: Admitted) -> model.CountedHold:
 @OPERATIONS(
     "POST /v1/holds",
     Act.HOLD_PLACE,
-    told("What is held, and what came too late.", Hold, location=True, status=201),
+    told("The hold, with what it protects and what it came too late for.", Hold, location=True, status=201),
     body=PlaceHold,
 )
 async def place_hold(request: Admitted, wanted: PlaceHold) -> Hold:

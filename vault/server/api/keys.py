@@ -1,4 +1,4 @@
-"""The keyring over HTTP: its state, the proof that it is whole, and rotation. Nothing secret leaves."""
+"""The keyring over HTTP: its state, its verification and its rotation. No answer has anything secret."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class _Replica(TypedDict):
 
 
 class Keyring(TypedDict):
-    """Where the keyring stands, without anything secret."""
+    """The state of the keyring, without anything secret."""
 
     epoch: Count
     revision: Count
@@ -49,13 +49,13 @@ class _Finding(TypedDict):
 
 
 class Findings(TypedDict):
-    """What a look at the keyring found."""
+    """The findings of a verification of the keyring."""
 
     findings: list[_Finding]
 
 
 class Rotation(TypedDict):
-    """What a rotation did."""
+    """The result of a rotation."""
 
     epoch_destroyed: Count
     epoch_live: Count
@@ -84,7 +84,7 @@ async def verify_keyring(request: Admitted) -> Findings:
 
 
 @OPERATIONS(
-    "POST /v1/keys/rotate", Act.KEYS_ROTATE, told("No copy from before opens a call that begins now.", Rotation)
+    "POST /v1/keys/rotate", Act.KEYS_ROTATE, told("From now on no older copy opens a call that begins.", Rotation)
 )
 async def rotate_keyring(request: Admitted) -> Rotation:
     """Replace the root version and every tree of calls to come; every recording stays readable."""

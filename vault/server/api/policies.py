@@ -1,4 +1,4 @@
-"""Changes of how long existing calls and their metadata are kept, over HTTP."""
+"""Changes of the retention of existing calls and their metadata, over HTTP."""
 
 from __future__ import annotations
 
@@ -36,13 +36,13 @@ OPERATIONS: Final = Operations("policies")
 
 
 class RequestPolicy(Body):
-    """POST /v1/policies: what is to hold for the calls that exist."""
+    """POST /v1/policies: the new retention of existing calls."""
 
     tenant: str | None = None
     metadata_retention: Retention | None = None
     """null keeps metadata until the contract ends."""
     retention: Retention | None = None
-    """For audio; one request changes one of the two."""
+    """The retention of audio. A request changes either this or `metadata_retention`."""
 
 
 class _Preview(TypedDict):
@@ -62,14 +62,14 @@ class PolicyRequest(TypedDict):
     id: PolicyRef
     tenant: TenantRef
     through: str
-    """The last month of calls that it is for; audio: up to `requested_at`."""
+    """The last month of calls whose metadata it changes. A change of audio applies up to `requested_at`."""
     metadata_retention: str | None
     retention_seconds: LongestSeconds
     retention: str | None
-    """For audio; null for a request about metadata."""
+    """The retention of audio; null for a request about metadata."""
     state: PolicyState
     preview: _Preview
-    """Recordings that would get another date, counted when it was asked for."""
+    """The recordings that would get another date, counted at the time of the request."""
     requested_by: Who
     requested_role: Role
     requested_at: Moment
@@ -79,17 +79,17 @@ class PolicyRequest(TypedDict):
     takes_effect_at: Moment | None
     applied_at: Moment | None
     shown: Sha256
-    """Of what is shown here; an approval repeats it."""
+    """The digest of the other members; an approval repeats it."""
 
 
 class PolicyRequests(TypedDict):
-    """Such requests."""
+    """Requests to change existing calls or their metadata."""
 
     policies: list[PolicyRequest]
 
 
 def render_policy(value: policies.PolicyRequest) -> PolicyRequest:
-    """Render a request; `shown` is the digest of the rest."""
+    """Return a request for display; `shown` is the digest of its other members."""
     return sealed(
         render(
             PolicyRequest,
@@ -118,7 +118,7 @@ async def request_policy(request: Admitted, wanted: RequestPolicy) -> PolicyRequ
     tenant = await request.one_tenant(wanted.tenant, whose="calls are kept otherwise")
     given = wanted.model_fields_set & {"retention", "metadata_retention"}
     if len(given) != 1:
-        raise Invalid("a request changes one thing", hint="say retention, or metadata_retention; null: the contract")
+        raise Invalid("a request changes one retention", hint="send either retention or metadata_retention")
     if "metadata_retention" in given:
         return render_policy(await policies.request(tenant, retention=wanted.metadata_retention, actor=actor))
     if wanted.retention is None:

@@ -1,4 +1,4 @@
-"""Recordings over HTTP: list, show, why, audio."""
+"""Recordings over HTTP: list, search, show, explain and play them."""
 
 from __future__ import annotations
 
@@ -55,19 +55,19 @@ _PAGE: Final = "One page; `before` continues it, null at the end."
 _PLAYED: Final = {
     "Recording-State": "live, sealed or truncated.",
     "Accept-Ranges": "bytes",
-    "Repr-Digest": "RFC 9530: the SHA-256 of all of it, where it is what is stored, byte by byte.",
+    "Repr-Digest": "RFC 9530: the SHA-256 of the whole audio, if it is sent byte by byte as it is stored.",
 }
 
 
 _WINDOW_BYTES = 1 << 17
-"""Stored bytes that are opened ahead of a reader: PCM16 of G.711 is twice as much."""
+"""How many stored bytes are decrypted ahead of a reader; as PCM16, G.711 becomes twice as many."""
 _SENT_BYTES = 1 << 16
 
 logger = logging.getLogger(__name__)
 
 
 class ListedState(enum.StrEnum):
-    """A state of recordings, or `live`: open, and being recorded by the node that answers."""
+    """A state of recordings. `live` are open recordings that the answering node is recording."""
 
     OPEN = "open"
     LIVE = "live"
@@ -82,11 +82,11 @@ class SearchRecordings(Body):
 
     tenant: str | None = None
     call_key: Annotated[str, Field(min_length=1, max_length=4000)] | None = None
-    """What the recorder calls the call."""
+    """The recorder's name for the call."""
     caller: Number | None = None
     called: Number | None = None
     agent: Number | None = None
-    """Who took the call on this side: called inbound, calling outbound."""
+    """The party on the tenant's side: the called party of inbound calls, the caller of outbound ones."""
     direction: Annotated[str, Field(pattern="^(inbound|outbound)$")] | None = None
     tag: Number | None = None
     state: ListedState | None = None
@@ -97,10 +97,10 @@ class SearchRecordings(Body):
     min_bytes: Annotated[int, Field(ge=0, lt=1 << 63)] | None = None
     max_bytes: Annotated[int, Field(ge=0, lt=1 << 63)] | None = None
     min_duration: Duration | None = None
-    """Such as 90s or 1h30m; of ended calls."""
+    """Such as 90s or 1h30m; only ended calls have a duration."""
     max_duration: Duration | None = None
     expires_from: Instant | None = None
-    """Of its `retain_until`; with one of these two what goes first comes first."""
+    """The earliest `retain_until`; with `expires_from` or `expires_to` the earliest one comes first."""
     expires_to: Instant | None = None
     before: str | None = None
     limit: Annotated[int, Field(ge=1, le=1000)] = 100
@@ -116,12 +116,12 @@ class _Media(TypedDict):
     container: Container
     codec: Codec
     rate: Count
-    """Hertz, of a container as its head says; 0 if it says none."""
+    """In hertz; of a container as its header says, 0 if it does not say."""
     channels: Count
-    """As with the rate."""
+    """Of a container as its header says, 0 if it does not say."""
     channel_map: list[str]
     content: Content | None
-    """What the first bytes are, where that is not what was declared."""
+    """The format of the first bytes, if that is not the declared one."""
 
 
 class _Call(TypedDict):
@@ -131,11 +131,11 @@ class _Call(TypedDict):
     direction: str | None
     tags: list[str]
     stated_start: NotRequired[Moment]
-    """What the recorder stated, where the receipt stands for the start."""
+    """The start that the recorder stated, if the vault uses the time of receipt instead."""
     caller_sent: NotRequired[str]
-    """How the recorder spelt the caller, where that differs."""
+    """The caller as the recorder spelt it, if that differs from `caller`."""
     called_sent: NotRequired[str]
-    """How it spelt the called party, where that differs."""
+    """The called party as the recorder spelt it, if that differs from `called`."""
     facts_left_out: NotRequired[str]
     """Which stated facts were not kept, and why."""
     frames_left_out: NotRequired[str]
@@ -149,7 +149,7 @@ class _Hold(TypedDict):
 
 
 class Recording(TypedDict):
-    """A recording; `call`, with what the recorder said, only where the viewer opened the facts."""
+    """A recording; `call`, with the recorder's facts, only if the viewer may read and opened them."""
 
     id: RecordingRef
     tenant: TenantRef
@@ -161,11 +161,11 @@ class Recording(TypedDict):
     created_at: Moment
     started_at: Moment
     ended_at: Moment | None
-    """The call's end; null during it, or if nobody can tell."""
+    """The call's end; null during the call, or if the end is unknown."""
     duration_ms: Count | None
-    """How long the call lasted, with its pauses and gaps."""
+    """How long the call lasted, including its pauses and gaps."""
     finished_at: Moment | None
-    """When the last of it had come; null while it is open."""
+    """When its last bytes had arrived; null while it is open."""
     retain_until: Moment
     retention_class: str
     certificate_id: CertificateRef | None
@@ -357,8 +357,8 @@ def playing(request: Admitted) -> Iterator[None]:
     "GET /v1/recordings/{recording}/audio",
     Act.PLAY,
     {
-        200: Answer(text="All of it, verified.", content={"audio/*": None}, headers=_PLAYED),
-        206: Answer(text="The range asked for, verified.", content={"audio/*": None}, headers=_PLAYED),
+        200: Answer(text="The whole audio, verified.", content={"audio/*": None}, headers=_PLAYED),
+        206: Answer(text="The requested range, verified.", content={"audio/*": None}, headers=_PLAYED),
     },
     of=audible,
     query=PlayAudio,
@@ -368,7 +368,7 @@ def playing(request: Admitted) -> Iterator[None]:
 async def play_recording(request: Admitted, heard: Audible, wanted: PlayAudio) -> web.StreamResponse:
     """Play the audio; a live call plays up to its durable end.
 
-    It is verified before the first byte leaves, and cut off if a later byte fails.
+    Each window of bytes is verified before it is sent. The answer is cut off if a later window fails.
     """
     vault, row = request.vault, heard.recording
     with playing(request):
@@ -393,11 +393,11 @@ async def send(
     content_type: str,
     sha256: str | None = None,
 ) -> web.StreamResponse:
-    """Answer with `length` verified bytes, or the range that was asked for; `pieces_of` reads one.
+    """Send `length` verified bytes, or the requested range of them; `pieces_of` reads a range.
 
-    `sha256` is that of all of them, where it is known.
+    `sha256` is that of all the bytes, if it is known.
     """
-    # A range is a matter of GET (RFC 9110 section 14.2), and no validator was given that If-Range could name.
+    # Only GET has ranges (RFC 9110 section 14.2). If-Range never matches, because answers carry no validator.
     ranged = request.method == "GET" and "If-Range" not in request.headers
     span = parse_range(request.headers.get("Range") if ranged else None, length)
     start, end = span if span is not None else (0, length)
@@ -434,7 +434,7 @@ async def send(
                 exc_info=error,
                 extra={"fields": {"recording": readable.recording.id, "detail": detail}},
             )
-        # Headers are out: an aborted connection is the only honest answer left. A problem document would arrive as
+        # The headers are sent, so only an aborted connection shows the failure. A problem document would arrive as
         # the next bytes of the audio.
         if request.transport is not None:
             request.transport.abort()
@@ -444,7 +444,7 @@ async def send(
 
 
 async def _write(response: web.StreamResponse, piece: bytes) -> None:
-    """Send a piece; most of it waits here, not in the connection, for a reader that is slow."""
+    """Send a piece; for a slow reader most of it waits here, not in the connection."""
     for start in range(0, len(piece), _SENT_BYTES):
         await response.write(piece[start : start + _SENT_BYTES])
 

@@ -1,4 +1,4 @@
-"""Sweeps and their guards over HTTP: everything for operators, and for a tenant's token that tenant's own alone."""
+"""Sweeps and their guards over HTTP. Operators see all of them, a tenant's token only those of its own tenant."""
 
 from __future__ import annotations
 
@@ -45,13 +45,13 @@ class RunSweep(Body):
 
     dry_run: bool = False
     after: str | None = None
-    """Of a dry run: the `after` of the answer before."""
+    """The `after` of the previous answer; only for a dry run."""
     limit: Annotated[int, Field(ge=1, le=10_000)] = 100
-    """Of a dry run: how many recordings it tells."""
+    """How many recordings the answer lists; only for a dry run."""
 
 
 class RequestOverride(Body):
-    """POST /v1/sweeps/overrides: for what of `tenant` is early; an operator leaves it out for the clock."""
+    """POST /v1/sweeps/overrides: for the guard of `tenant`; an operator leaves `tenant` out for the clock guard."""
 
     tenant: str | None = None
     through: Instant
@@ -59,11 +59,11 @@ class RequestOverride(Body):
 
 
 class Tripped(TypedDict):
-    """What a guard stopped."""
+    """A guard that tripped."""
 
     guard: Guard
     tenant: TenantRef | None
-    """Null: the whole sweep is stopped."""
+    """The tenant whose share is postponed; null: the whole sweep is stopped."""
     reason: str
     early: Count
     """Recordings that would go before the date fixed at capture."""
@@ -93,9 +93,9 @@ class _Receipt(TypedDict):
 
 
 class Sweep(TypedDict):
-    """A sweep's outcome, and a `receipt` where something was shredded.
+    """The result of a sweep, with a `receipt` if recordings were shredded.
 
-    A dry run has `counts`, a page of `recordings` and `after`. Asked for what follows one, it counts that page alone.
+    A dry run has `counts`, a page of `recordings` and `after`. With `after` in the request, it counts only that page.
     """
 
     at: Moment
@@ -108,20 +108,20 @@ class Sweep(TypedDict):
     counts: NotRequired[list[_Counted]]
     recordings: NotRequired[list[_Line]]
     after: NotRequired[RecordingRef | None]
-    """Further recordings follow this one; null: none."""
+    """The last recording of the page, if others follow; null after the last page."""
     receipt: NotRequired[_Receipt]
 
 
 class Override(TypedDict):
-    """A permission for one sweep past a guard."""
+    """A permission for one sweep to pass a guard."""
 
     id: OverrideRef
     tenant: TenantRef | None
-    """Null: of the clock, for everybody."""
+    """The tenant whose guard it overrides; null: the clock guard, for all tenants."""
     stopped: str
-    """What had tripped when it was asked for."""
+    """The reason of the guard at the time of the request."""
     early: Count
-    """The permission covers no more recordings than these."""
+    """The override covers at most this many recordings."""
     through: Moment
     reason: str
     requested_by: Who
@@ -130,11 +130,11 @@ class Override(TypedDict):
     rejected_by: Who | None
     used_at: Moment | None
     shown: Sha256
-    """Of what is shown here; an approval repeats it."""
+    """The digest of the other members; an approval repeats it."""
 
 
 class SweepStatus(TypedDict):
-    """Where the sweeper stands."""
+    """The state of the sweeper."""
 
     last: Sweep | None
     last_sweep_at: Moment | None
@@ -144,7 +144,7 @@ class SweepStatus(TypedDict):
 
 
 def render_sweep(report: SweepReport) -> Sweep:
-    """Render a sweep's outcome."""
+    """Return the result of a sweep for display."""
     shown = render(
         Sweep,
         report,
@@ -160,7 +160,7 @@ def render_sweep(report: SweepReport) -> Sweep:
 
 
 def render_override(value: SweepOverride) -> Override:
-    """Render an override; `shown` is the digest of the rest."""
+    """Return an override for display; `shown` is the digest of its other members."""
     return sealed(render(Override, value, shown=""))
 
 
@@ -171,7 +171,7 @@ def _tripped(values: Iterable[guards.Tripped]) -> list[Tripped]:
 @OPERATIONS(
     "POST /v1/sweeps",
     Act.SWEEP_RUN,
-    told("What was, or would be, shredded and kept.", Sweep),
+    told("The recordings that were, or would be, shredded and kept.", Sweep),
     body=RunSweep,
     problems=(404, 409),
 )
@@ -179,7 +179,7 @@ async def run_sweep(request: Admitted, wanted: RunSweep) -> Sweep:
     """Sweep now, or with dry_run say what a sweep would do."""
     sweeper = request.vault.sweeper
     if wanted.after is not None and not wanted.dry_run:
-        raise Invalid("`after` is of a dry run; nothing was swept")
+        raise Invalid("after: only a dry run takes it; nothing was swept")
     if wanted.dry_run:
         after = query_id(wanted.after, "rec", "after")
         report = await sweeper.preview(after=None if after is None else RecordingId(after), limit=wanted.limit)
@@ -192,7 +192,8 @@ async def run_sweep(request: Admitted, wanted: RunSweep) -> Sweep:
 async def sweep_status(request: Admitted) -> SweepStatus:
     """Show the last sweep, the overrides, and how late the promise is.
 
-    A tenant's token hears of its own tenant: the last sweep's counts and the clock's overrides are of everybody.
+    A tenant's token sees only its own tenant. The last sweep's counts and overrides of the clock guard concern all
+    tenants, so they are left out.
     """
     vault, tenant = request.vault, request.actor.tenant
     last = vault.sweeper.last if tenant is None else None
@@ -208,7 +209,7 @@ async def sweep_status(request: Admitted) -> SweepStatus:
 @OPERATIONS(
     "POST /v1/sweeps/overrides",
     Act.SWEEP_OVERRIDE,
-    told("The override, waiting for the second person.", Override, status=202),
+    told("The override; a second person decides.", Override, status=202),
     body=RequestOverride,
 )
 async def request_override(request: Admitted, wanted: RequestOverride) -> Override:

@@ -1,4 +1,4 @@
-"""Tenants over HTTP: add, show, change, read their numbers anew, and end a contract by two people."""
+"""Tenants over HTTP: add, show, change and reindex them, and end a contract by two people."""
 
 from __future__ import annotations
 
@@ -51,23 +51,23 @@ class AddTenant(Body):
     retention: Retention | None = None
     metadata_retention: Retention | None = None
     numbering_region: str = DEFAULT_REGION
-    """Where numbers without a country code are dialled, ISO 3166-1."""
+    """The region in which numbers without a country code are read, ISO 3166-1."""
     keep_dtmf: bool = False
     safeguarding_webhook: Address | None = None
     origins: list[Address] = Field(default=[])
 
 
 class ChangeTenant(Body):
-    """PUT /v1/tenants/{tenant}: what is left out stays as it is."""
+    """PUT /v1/tenants/{tenant}: a member that is left out changes nothing."""
 
     retention: Retention | None = None
-    """null follows the vault."""
+    """null: the vault's default."""
     metadata_retention: Retention | None = None
     """null keeps metadata until the contract ends."""
     safeguarding_webhook: Address | None = None
-    """Where flags are told; null tells nobody."""
+    """The address that gets the alerts of flags; null: no alerts are sent."""
     numbering_region: str | None = None
-    """Where numbers without a country code are dialled; null changes nothing."""
+    """The region in which numbers without a country code are read; null changes nothing."""
     keep_dtmf: bool | None = None
     """Whether pressed keys are kept; null changes nothing."""
     origins: list[Address] | None = None
@@ -75,7 +75,7 @@ class ChangeTenant(Body):
 
 
 class Reindex(Body):
-    """POST /v1/tenants/{tenant}/reindex: where the page begins."""
+    """POST /v1/tenants/{tenant}/reindex: which page."""
 
     before: Number | None = None
 
@@ -108,7 +108,7 @@ class _Offboarding(TypedDict):
     held: Count
     goes_from: Moment
     shown: Sha256 | None
-    """What an approval of this request names as `shown`; null if none is waited for."""
+    """The value that an approval of this request repeats as `shown`; null if no approval is pending."""
 
 
 class Tenant(TypedDict):
@@ -120,29 +120,29 @@ class Tenant(TypedDict):
     contact: str
     created_at: Moment
     retention: str | None
-    """How long recordings are kept; null follows the vault."""
+    """How long recordings are kept; null: the vault's default."""
     retention_seconds: LongestSeconds
     metadata_retention: str | None
-    """How long metadata is kept after the month of its call; null: as long as the contract."""
+    """How long metadata is kept after the month of its call; null: until the contract ends."""
     metadata_retention_seconds: LongestSeconds
     metadata_before: list[_Before]
-    """What was agreed before, each through its last month; later ones follow the present."""
+    """Earlier metadata retentions, each with the last month of calls that it applies to."""
     metadata_changed: _MetadataChange | None
-    """What two people decided for the calls through a month; outranks what was agreed."""
+    """The change by two people for the metadata of calls through a month; it replaces the agreed retention."""
     retention_changed: _RetentionChange | None
-    """What two people decided for the audio of calls captured until then; outranks its date."""
+    """The change by two people for the audio of calls captured until then; it replaces the date of capture."""
     contract_end: Moment | None
     offboard_requested_by: Who | None
     offboard_approved_by: Who | None
     offboard_approved_at: Moment | None
     offboarding: _Offboarding | None
-    """What goes if the contract ends, not before when, and what its approval names."""
+    """The end of the contract: how many recordings go, the earliest time, and the `shown` of its approval."""
     numbering_region: str
-    """Where numbers without a country code are dialled, ISO 3166-1; `GB` if left out."""
+    """The region in which numbers without a country code are read, ISO 3166-1; `GB` if left out."""
     keep_dtmf: bool
     """Whether the keys that callers press are kept."""
     safeguarding_webhook: str | None
-    """Where flags are told: scheme, host and port alone, for the rest may be a secret."""
+    """The address that gets alerts, only with scheme, host and port, because the rest may be a secret."""
     origins: list[str]
     """The web origins whose pages may record."""
 
@@ -154,12 +154,12 @@ class TenantList(TypedDict):
 
 
 class Reindexed(TypedDict):
-    """What became of a page of recordings whose numbers were read anew."""
+    """The result of reindexing a page of recordings."""
 
     looked_at: Count
     changed: Count
     before: RecordingRef | None
-    """Where the next page begins; null after the last."""
+    """The `before` of the next page; null after the last page."""
 
 
 def render_tenant(view: TenantView) -> Tenant:
@@ -189,7 +189,7 @@ def _before(month: int, retention: str | None) -> _Before:
 
 
 async def tenant_answer(vault: Vault, tenant: model.Tenant) -> Tenant:
-    """Render a tenant with what would go if its contract ended."""
+    """Return a tenant for display, with what would go if its contract ended."""
     return render_tenant(await vault.tenants.view(tenant))
 
 
@@ -247,7 +247,7 @@ async def change_tenant(request: Admitted, tenant: model.Tenant, wanted: ChangeT
 
 
 @OPERATIONS(
-    "POST /v1/tenants/{tenant}/reindex", Act.TENANT_ADMIN, told("What became of the page.", Reindexed), body=Reindex
+    "POST /v1/tenants/{tenant}/reindex", Act.TENANT_ADMIN, told("The result of the page.", Reindexed), body=Reindex
 )
 async def reindex_tenant(request: Admitted, wanted: Reindex) -> Reindexed:
     """Read the numbers of a page of existing calls anew, as a search reads them; repeat with its `before`."""

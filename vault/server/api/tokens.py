@@ -24,9 +24,9 @@ class IssueToken(Body):
     role: Role
     tenant: str | None = None
     imports_until: Instant | None = None
-    """Until then a recorder's calls are kept from their true starts: at most 90 days ahead; an operator issues it."""
+    """Until then a recorder's calls are kept from their stated starts: at most 90 days ahead; an operator issues it."""
     expires_at: Instant | None = None
-    """From then on the token begins nothing: at most ten years ahead; null never."""
+    """From then on the token can begin no recording: at most ten years ahead; null: never."""
 
 
 class Token(TypedDict):
@@ -39,11 +39,11 @@ class Token(TypedDict):
     created_at: Moment
     revoked_at: Moment | None
     imports_until: Moment | None
-    """Until then its recordings are kept from their true starts; null: it does not import."""
+    """Until then its recordings are kept from their stated starts; null: it does not import."""
     expires_at: Moment | None
-    """From then on it begins nothing; what it began before, it finishes. Null: never."""
+    """From then on it can begin no recording; it may finish those it began before. Null: never."""
     issued_by: Who | None
-    """The operator's token that issued it; null: whoever owns the vault's files."""
+    """The operator's token that issued it; null: it was issued on the vault's machine."""
     token: NotRequired[str]
     """The secret; only in the answer that issued it."""
 
@@ -55,7 +55,7 @@ class TokenList(TypedDict):
 
 
 def render_token(token: model.Token, *, secret: str | None = None) -> Token:
-    """Render a token, with its secret where it has just been issued."""
+    """Return a token for display, with its secret if it was just issued."""
     return render(Token, token, token=secret)
 
 
