@@ -278,8 +278,8 @@ class Reconciler:
         return reapplied, late
 
     async def _reapply_one(self, hold: Hold, rows: Sequence[RecordingKeys], writer: KeyringWriter) -> HoldState | None:
-        """Return active if pins were missing, released if nothing is left to hold, None if nothing was missing."""
-        if not rows:  # rebuilt from a pin whose recording is unknown: the pin keeps it
+        """Return `active` if pins were added, `released` if no recording is left to hold, None without a change."""
+        if not rows:  # a hold rebuilt from a pin whose recording is unknown: the pin stays
             return None
         kept = [row for row in rows if self._keyring.derivable(row.audio)]
         pins = pins_of(self._keyring, hold, kept)

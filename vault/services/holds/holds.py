@@ -54,22 +54,21 @@ from vault.services.people.two_people import decide_by_two
 from vault.services.surroundings import Surroundings
 
 # -- labels -------------------------------------------------------------------------------------------------------
-# Has stored objects say whether their recording is held. The pin protects; the label follows after the hold's answer.
+# A label marks a stored object as held. The pin protects the object; its label follows after the hold's answer.
 #
-# Which objects do not say it yet is in the catalog, in the same transaction as the hold or its release, so a crash
-# loses none of it. Order: labels of a page of recordings → the hold's place in the catalog moves behind the page. A
-# crash between the two has the page labelled again. The labels of a released hold go once the keyring has none of its
-# pins.
+# The transaction of a hold or its release also stores in the catalog that its labels are due, so a crash loses none.
+# Order: label a page of recordings → move the hold's place in the catalog behind the page. After a crash in between,
+# the page is labelled again. The labels of a released hold are removed once the keyring has none of its pins.
 
 _PAGE: Final = 500
 _AT_ONCE: Final = 24
 """How many objects are labelled at a time: each waits for a disk or a bucket."""
 _LOOK_SECONDS: Final = 5.0
-"""How often to look for what another process left, and for released holds whose pins are gone."""
+"""How often to look for due labels of another process, and for released holds whose pins are gone, in seconds."""
 _AGAIN_LOOKS: Final = 12
-"""After how many looks what failed is tried again."""
+"""After how many looks a failed label is tried again."""
 _GIVE_WAY_SECONDS: Final = 5.0
-"""How long an object waits at most for answers under way."""
+"""How many seconds a label waits at most for answers under way."""
 _LOCK: Final = "labels"
 
 logger = logging.getLogger(__name__)
@@ -81,14 +80,14 @@ class LabellingRows(LabelRows, RecordingLookup, Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Work:
-    """The holds whose turn it is, and the released ones that keep until a sweep has dropped their pins."""
+    """The holds with due labels, and the released holds whose pins a sweep has not dropped yet."""
 
     ready: list[Unlabelled]
     pinned: set[HoldId]
 
 
 class Labels:
-    """Labels the objects of what was held or released until it is done: an outage only makes it wait."""
+    """Sets and removes the labels of held and released recordings; an outage only delays it."""
 
     def __init__(self, *, catalog: LabellingRows, keyring: Keyring, store: ObjectStore, locks: ClusterLocks) -> None:
         self._catalog = catalog
@@ -108,7 +107,7 @@ class Labels:
 
     @contextmanager
     def waiting(self) -> Iterator[None]:
-        """Label nothing while somebody waits for the answer to a hold, so that the answer comes soon."""
+        """Pause labelling inside the context, while a client waits for the answer to a hold."""
         self._asked += 1
         self._free.clear()
         try:
@@ -124,16 +123,16 @@ class Labels:
                 await self._free.wait()
 
     async def settled(self, *, within: float) -> None:
-        """Return once no hold waits for its turn, or after `within` seconds."""
+        """Return once no hold has due labels, or after `within` seconds."""
         self.wake()
         try:
             async with asyncio.timeout(within):
                 await self._done.wait()
         except TimeoutError:
-            logger.warning("holds are not shown on all objects; the next start goes on")
+            logger.warning("holds are not shown on all objects; the next start continues")
 
     async def run(self) -> None:
-        """Label until cancelled."""
+        """Set and remove due labels until cancelled."""
         looks = 0
         while True:
             self._woken.clear()
@@ -148,11 +147,11 @@ class Labels:
                     await self._woken.wait()
 
     async def _round(self, *, again: bool) -> bool:
-        """Label what is to be labelled; False if something that could be is left."""
+        """Set or remove the due labels; False if some are left that could be set now."""
         if not (await self._work()).ready and not again:
             return True
         async with self._locks.try_hold(_LOCK) as lock:
-            if lock is None:  # another process does it
+            if lock is None:  # another process labels
                 return False
             work = await self._work()
             for hold in work.ready:
@@ -175,7 +174,7 @@ class Labels:
         return work
 
     async def _label(self, hold: Unlabelled, pinned: Collection[HoldId]) -> bool:
-        """Label one hold's objects from where it stands, page by page; False if the store does not answer."""
+        """Label one hold's objects from its place in the catalog on; False if the store does not answer."""
         place = hold.through
         while page := await self._catalog.to_label(hold.hold, after=place, limit=_PAGE):
             failed = await self._show(page, pinned)
@@ -183,13 +182,13 @@ class Labels:
                 return False
             # Labels first: the other order would lose the page's labels to a crash between the two.
             if not await self._catalog.labelled(hold, through=page[-1], before=place, again=failed):
-                return True  # it was released meanwhile: another turn comes
+                return True  # the hold was released meanwhile, so its labels are due again
             place = page[-1]
         await self._catalog.labelled(hold, through=None, before=place, again=())
         return True
 
     async def _try_again(self, pinned: Collection[HoldId]) -> None:
-        """Label what could not be labelled when it was its turn."""
+        """Label the recordings whose labels failed before."""
         after: RecordingId | None = None
         while page := await self._catalog.to_label_again(after=after, limit=_PAGE):
             failed = await self._show(page, pinned)
@@ -199,9 +198,9 @@ class Labels:
             after = page[-1]
 
     async def _show(self, page: Sequence[RecordingId], pinned: Collection[HoldId]) -> Collection[RecordingId] | None:
-        """Label the objects of these recordings; return those to be done again, None if the store is away.
+        """Label the objects of these recordings; return the recordings to repeat, None if the store does not answer.
 
-        A call that is going on is among them: its last objects are still to come.
+        An open recording is always repeated, because its last objects do not exist yet.
         """
         rows = await self._catalog.keys_of(page)
         held = await self._catalog.protected(page, pinned=pinned)
@@ -221,10 +220,10 @@ class Labels:
                     await self._store.set_held(name, held=recording in held)
                     labelled += 1
                 except NotFound:
-                    # It was deleted meanwhile, or it is lost: `verify` tells, and a label would tell nothing.
+                    # The object was deleted meanwhile, or is lost. A label cannot show that; `verify` does.
                     labelled += 1
                 except VaultError as error:
-                    # The others go on: one bad object must not keep a label from any other.
+                    # Continue with the others: one bad object must not prevent the labels of the rest.
                     failed.add(recording)
                     errors.append(error)
 
@@ -392,7 +391,7 @@ class Holds:
         late = tuple(identifier for identifier in hold.recordings if identifier not in held)
         terms: dict[str, Any] = {
             "state": HoldState.ACTIVE if kept else HoldState.RELEASED,
-            "release_reason": None if kept else "everything it named was already shredded",
+            "release_reason": None if kept else "every recording it named was already shredded",
             "grace_until": None if kept else hold.created_at,
         }
         created = event("hold.created", actor, tenant=hold.tenant, target=hold.id, detail=_summary(hold, len(kept)))
@@ -414,7 +413,7 @@ class Holds:
         if late:
             decided = await self._catalog.revise_hold(hold.id, some_late)
         else:
-            # What it names stays as it is, so its thousands of rows are neither read nor written again.
+            # The recordings of the hold do not change, so its thousands of rows are neither read nor written again.
             settled = await self._catalog.revise_terms(hold.id, none_late)
             decided = dataclasses.replace(hold, **{**terms, "state": settled.state})
         if not kept:
@@ -430,7 +429,7 @@ class Holds:
         return [hold for hold in await self._catalog.holds_on(recording) if in_force(hold)]
 
     async def review(self, hold: HoldId, *, next_review: datetime, note: str, actor: Principal) -> CountedHold:
-        """Record that somebody reviewed the hold and why it stays."""
+        """Record that the actor reviewed the hold, why it stays, and when it is reviewed next."""
         found = await self._catalog.counted_hold(hold)
         latest = None
         if found.kind is HoldKind.CLIENT_REQUEST:
@@ -471,7 +470,7 @@ class Holds:
     async def decide_release(
         self, hold: HoldId, *, approve: bool, shown: str | None = None, actor: Principal
     ) -> CountedHold:
-        """Approve what was `shown`, as the second person, or reject; the first person may reject too.
+        """Approve the release as it was `shown`, as the second person, or reject it; the first person may reject too.
 
         Pins stay until the grace has passed and a sweep removes them with the shred. Forbidden unless the two may
         decide about a hold of this kind. Conflict for a regulatory hold before its date. ChangedSince, and nothing is
@@ -564,10 +563,10 @@ class Holds:
 
 
 def release_document(hold: CountedHold | Hold) -> dict[str, object]:
-    """Return what an approver of a release decides about: the hold without its state.
+    """Return the document that an approver of a release decides about: the hold without its state.
 
-    Which recordings it names never changes once it is placed, except that some may turn out to be lost: so their number
-    stands for them.
+    The recordings of a placed hold never change, except that some may turn out to be lost. So the document has only
+    their number.
     """
     return {
         "hold": hold.id,
