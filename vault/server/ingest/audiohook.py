@@ -41,7 +41,7 @@ OPERATIONS: Final = Operations("ingest")
 async def stream_audio_hook(request: web.Request) -> web.StreamResponse:
     """Stream a live call as Genesys AudioHook does.
 
-    What is refused before the upgrade is refused in HTTP, later with `disconnect`.
+    A refusal before the upgrade is an HTTP answer, a later one a `disconnect` message.
     """
     vault = request.app[VAULT]
     actor = await _recorder(request, vault)
@@ -78,7 +78,7 @@ async def _recorder(request: web.Request, vault: Vault) -> Principal:
     token = TokenId(key) if whole is None else whole.token_id
     secret = await vault.access.shared_secret(token, began=began)
     now = vault.clock.now().timestamp()
-    # An unknown token costs the same work and is always refused, even if the signature fits the empty secret.
+    # An unknown token takes the same work and is always refused, even if the signature fits the empty secret.
     verify(signature, key=secret or _NO_SECRET, values=_components(request), required=_REQUIRED, now=now)
     if not secret or signature.keyid != key:
         raise Unauthenticated("the signature or the token is unknown, wrong, too old or was used before")

@@ -1,4 +1,4 @@
-"""A request body in pieces, and the timer for recorders that are waited for and send nothing."""
+"""Request bodies in pieces, and the timer for silent recorders."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ from vault.services.uploads.resumable import Writer
 
 
 class IdleTimer:
-    """Calls `tell` once a recorder that is waited for has sent nothing for as long as it may; close it when done.
+    """Calls `tell` once a recorder has been silent for too long while the vault waits for it; close it when done.
 
-    `left` is given for how many seconds nothing has come, and returns for how many more that may be.
-    One timer a connection: arming one for each piece of audio costs more.
+    `left` gets the seconds of silence so far, and returns how many more are permitted. There is one timer for each
+    connection, because arming one for each piece of audio costs more.
     """
 
     __slots__ = ("_intake", "_left", "_loop", "_taking", "_tell", "_timer", "heard_at")
@@ -35,28 +35,28 @@ class IdleTimer:
         self._loop = asyncio.get_running_loop()
         self._taking = True
         self.heard_at = self._loop.time()
-        """When something came last, on the loop's clock."""
+        """When the recorder last sent anything, on the loop's clock."""
         self.again(left(0.0))
 
     def heard(self) -> None:
-        """Note that something has come."""
+        """Note that the recorder sent something."""
         self.heard_at = self._loop.time()
 
     def waiting(self) -> None:
-        """Start: the recorder is waited for from now on."""
+        """Start measuring, because the vault waits for the recorder from now on."""
         self._taking = False
 
     def taking(self) -> None:
-        """Stop: what the recorder sent is being processed, which is not its own silence."""
+        """Stop measuring while the vault processes what the recorder sent."""
         self._taking = True
 
     @property
     def seconds(self) -> float:
-        """For how many seconds the recorder has been waited for, without the time it was held back."""
+        """For how many seconds the vault has waited for the recorder, without the time it was held back."""
         return 0.0 if self._taking else self._intake.silence(self.heard_at, self._loop.time())
 
     def again(self, seconds: float) -> None:
-        """Look again after so many seconds; also after `tell` was called, which ends the looking."""
+        """Check again after `seconds`; needed after `tell` was called, which ends the checks."""
         self._timer = self._loop.call_later(seconds, self._look)
 
     def close(self) -> None:
@@ -75,7 +75,7 @@ class IdleTimer:
 
 _PIECE_BYTES: Final = 1 << 18
 _MAGIC_BYTES: Final = 16
-"""The longest beginning that is needed to recognise a container."""
+"""How many first bytes recognise any container."""
 
 
 class Pieces(Protocol):
@@ -95,11 +95,11 @@ class Pieces(Protocol):
 
 
 class Source:
-    """What all kinds of pieces share; a subclass says where more bytes come from."""
+    """The base of all `Pieces`; a subclass returns further bytes from `more`."""
 
     def __init__(self) -> None:
         self._held: deque[bytes] = deque()
-        """Received and not returned yet."""
+        """Pieces that were received and not returned yet."""
 
     async def more(self) -> bytes:
         """Return further bytes, of any size, or b"" at the end."""
@@ -130,9 +130,10 @@ class Source:
 
 
 class BodyPieces(Source):
-    """The request body; raises `stalled` when nothing arrives for too long. Close it when done.
+    """The request body; close it when done.
 
-    Locked after `stop`, Unauthenticated once the request's token was revoked.
+    Raises `stalled` when nothing arrives for too long, Locked after `stop`, and Unauthenticated once the request's
+    token was revoked.
     """
 
     def __init__(self, request: web.Request) -> None:
@@ -154,7 +155,7 @@ class BodyPieces(Source):
 
     @property
     def waited(self) -> float:
-        """For how many seconds the body has been waited for without a byte."""
+        """For how many seconds the vault has waited for a byte of the body."""
         return self._idle.seconds
 
     def close(self) -> None:
@@ -165,7 +166,7 @@ class BodyPieces(Source):
             self._line.end_audio()
 
     def stop(self) -> None:
-        """Return nothing more, because another request continues in this one's place."""
+        """Return no more bytes, because another request replaces this one."""
         self._stopped = True
         self._content.set_exception(TimeoutError())
 
@@ -192,7 +193,7 @@ class BodyPieces(Source):
         except ConnectionError:
             if not self._content.is_eof():
                 raise
-            # The whole body has arrived: a recorder that closes without waiting for its answer loses nothing.
+            # The connection broke after bytes arrived: a recorder that does not wait for its answer loses none of them.
             return arrived(self._content)
         except TimeoutError as error:
             if self._revoked:
@@ -216,10 +217,10 @@ def writing(body: BodyPieces, *, patience: float) -> Iterator[Writer]:
 
 
 class Incoming(BodyPieces):
-    """The body in pieces of at most 256 KiB; Unavailable when nothing has come for the idle time."""
+    """The body of a resumable upload in pieces of at most 256 KiB; Unavailable if nothing arrives in the idle time."""
 
     def stalled(self) -> VaultError:
-        """Return the error for a body that stopped coming: clients repeat after a 503, and give up after a 408."""
+        """Return the error for a body that stopped coming: clients retry after a 503, but give up after a 408."""
         return Unavailable(
             "nothing arrived for too long, so the request was ended; what was received is kept",
             hint="ask with HEAD where to continue",

@@ -44,46 +44,46 @@ _UPLOAD_HEADERS: Final = (
 )
 UPLOADED: Final = {
     **told(
-        "Every byte is durable. `open`: the object store still has to catch up.", Receipt, status=201, location=True
+        "Every byte is durable. `open`: not all bytes are in the object store yet.", Receipt, status=201, location=True
     ),
     **told("The same audio was recorded under this call key before.", Receipt, location=True),
 }
 UPLOAD_PROBLEMS: Final = (404, 408, 409, 413, 415, 422, 423, 507)
-_ANSWERS: Final = UPLOADED | told("The piece is durable; the recording goes on.", Receipt, status=202, location=True)
+_ANSWERS: Final = UPLOADED | told("The piece is durable; the recording continues.", Receipt, status=202, location=True)
 _PLACE: Final = "/v1/ingest/{tenant}/{call_key}"
 
 OPERATIONS: Final = Operations("ingest")
 
 
 class Terms(TypedDict):
-    """What holds for what a recorder sends."""
+    """The terms for a recorder's recordings."""
 
     tenant: TenantRef
     retention: Annotated[str, Field(examples=["90d"])]
     """How long a recording that begins now is kept."""
     floor: Annotated[str, Field(examples=["1d"])]
-    """What it is kept at least after its receipt."""
+    """How long it is kept after its receipt at least."""
     backdating: Annotated[str, Field(examples=["7d"])]
-    """How long before the receipt the retention counts from at most, unless this imports."""
+    """The retention counts from a stated start at most this long before the receipt, unless the token imports."""
     imports_until: Moment | None
-    """Until then the retention counts from true starts; null: this token does not import."""
+    """Until then the retention counts from any stated start; null: this token does not import."""
     max_recording_bytes: Count
 
 
 async def ask(request: web.Request, said: Upload) -> None:
-    """Send `100 Continue` to a recorder that waits for it, after everything in its headers was checked."""
+    """Send `100 Continue` to a recorder that waits for it, after its headers were checked."""
     if "Expect" in request.headers:
         await preflight(request.app[VAULT], said)
         go_on(request)
 
 
 @OPERATIONS(
-    "GET /v1/ingest/{tenant}", Act.INGEST, told("What holds for recordings that begin now.", Terms), problems=(409,)
+    "GET /v1/ingest/{tenant}", Act.INGEST, told("The terms for recordings that begin now.", Terms), problems=(409,)
 )
 async def ingest_terms(request: Admitted) -> Terms:
     """Ask how long what this token records is kept, and how large it may be.
 
-    Whoever brings an archive asks before it sends any of it.
+    An import asks this before it sends the first file.
     """
     limits = request.vault.ingest.limits
     return Terms(
@@ -103,7 +103,7 @@ async def recording_offset(request: Admitted) -> web.Response:
     """Ask how many bytes are durable.
 
     The answer is for the recording that an upload with the same headers would continue. A HEAD may state less than an
-    upload: if no recording matches, an unfinished one is described that may not be the client's own.
+    upload: if no recording matches, it describes an unfinished one, which may be another client's.
     """
     vault, tenant = request.vault, request.tenant
     facts, started_at = call_headers(request.http.headers)
@@ -168,7 +168,7 @@ def _progress(row: Recording, durable: int, state: str) -> dict[str, str]:
 async def upload(request: Admitted) -> web.Response:
     """Stream a recording in while the call runs.
 
-    201 comes once every byte is durable, 202 for a piece, 200 for a replay of a finished recording.
+    The answer is 201 once every byte is durable, 202 for a piece, and 200 for a repetition of a finished recording.
     """
     said = await _upload(request)
     await ask(request.http, said)
@@ -216,8 +216,8 @@ async def _upload(admitted: Admitted) -> Upload:
 async def _appended(vault: Vault, tenant: TenantId, key: str, place: Placing, call: Joiner) -> str:
     """Return the call key under which a client that appends continues or begins.
 
-    Such a client cannot continue after a restart and ignores what it is told. So a new beginning under a key that has
-    audio already is a recording of its own, and the pieces that follow belong to the newest one.
+    Such a client cannot continue after a restart and ignores the answers. So if it begins again under a key that has
+    audio, this is a recording of its own, and the pieces that follow belong to the newest recording.
     """
     if place.offset is not None:
         return await _newest(vault, tenant, key, place, call)
@@ -228,9 +228,9 @@ async def _appended(vault: Vault, tenant: TenantId, key: str, place: Placing, ca
 
 
 async def _newest(vault: Vault, tenant: TenantId, key: str, place: Placing, call: Joiner) -> str:
-    """Return the call key of a stream's newest recording that has not ended: its own token's, else one it may join.
+    """Return the call key of a stream's newest open recording: its own token's, else one that it may join.
 
-    If all have ended, a piece within the newest belongs to that one, and a later piece begins another recording.
+    If all have ended, a piece within the newest belongs to it, and a later piece begins a further recording.
     """
     unended = [(name, each) for name, each in vault.ingest.live_calls(tenant, key).items() if each.ended is None]
     may = vault.ingest.joining.may

@@ -34,7 +34,7 @@ from vault.server.operation import Answer, Operations
 from vault.services.ingest.sessions import IngestSession
 from vault.services.uploads.resumable import SILENT_SECONDS, Standing, Writer
 
-# -- resumable ----------------------------------------------------------------------------------------------------
+# -- both protocols -----------------------------------------------------------------------------------------------
 
 _HOST: Final = re.compile(r"[A-Za-z0-9.\-_:\[\]]{1,255}")
 
@@ -72,14 +72,14 @@ def incoming(request: Admitted) -> Iterator[tuple[Incoming, Writer]]:
 async def receive(request: Admitted, session: IngestSession, body: Incoming, *, dialect: str) -> None:
     """Write the rest of the body into the recording; bytes beyond the announced length are refused and not kept.
 
-    If the request breaks off, what came is kept and becomes durable: an upload can continue at any byte.
+    If the request breaks off, its bytes so far become durable: an upload can continue at any byte.
     """
     vault = request.vault
     began = session.appended
     try:
         while piece := await body.next():
             if session.total is not None and session.sent + len(piece) > session.total:
-                raise TooLarge(f"more bytes came than the {session.total} announced; what is beyond was not kept")
+                raise TooLarge(f"more than the {session.total} announced bytes arrived; the others were not kept")
             if not vault.ingest.take(session, piece):
                 await vault.ingest.write(session, piece)
     finally:
@@ -100,7 +100,7 @@ async def media_in(description: Description, body: Incoming | None) -> Media:
     first = b"" if declared is not None or body is None else await body.first()
     if declared is None and not first:
         raise UnsupportedMedia(
-            "nothing says what kind of audio the upload will be",
+            "the upload does not state its kind of audio",
             hint="send the metadata filetype, such as audio/wav, or a filename with an extension such as .wav",
         )
     return parse_content_type(declared, first)
@@ -114,17 +114,17 @@ PLACE: Final = "/v1/ingest/{tenant}/tus"
 UPLOAD: Final = f"{PLACE}/{{upload}}"
 
 _TUS_DIALECT: Final = "tus"
-_MADE: Final = {"Location": "The upload's address.", "Upload-Expires": "Until when it waits for its client."}
+_MADE: Final = {"Location": "The upload's address.", "Upload-Expires": "How long it waits for its client."}
 _STATE: Final = {
     "Upload-Offset": "Bytes that are durable.",
-    "Upload-Length": "Bytes the upload will have, if that was said.",
+    "Upload-Length": "How many bytes the upload will have, if that was stated.",
     "Upload-Complete": "Whether the end is durable (IETF).",
 }
-_NEXT: Final = Answer(text="What came is durable.", headers=_STATE)
+_NEXT: Final = Answer(text="The bytes are durable.", headers=_STATE)
 _PROBLEMS: Final = (400, 408, 409, 412, 413, 415, 422, 423, 460, 507)
 
 _APPENDED: Final = {204: _NEXT, 201: Answer(text="The upload is complete (IETF).", headers=_STATE)}
-_CREATED: Final = {201: Answer(text="The upload exists; what came with it is durable.", headers=_MADE)}
+_CREATED: Final = {201: Answer(text="The upload exists; bytes sent with it are durable.", headers=_MADE)}
 _KNOWN: Final = {
     200: Answer(text="The upload is known.", headers=_STATE),
     204: Answer(text="The same (IETF)."),
@@ -136,7 +136,7 @@ OPERATIONS: Final = Operations("ingest")
 
 
 def prepare(app: web.Application) -> None:
-    """Put the headers on every answer that tus wants there."""
+    """Have every answer carry the headers that tus requires."""
     app.on_response_prepare.append(_mark)
 
 
@@ -232,7 +232,7 @@ async def _head(request: Admitted) -> web.Response:
     writer = Writer()
     async with uploads.entered(request.tenant, path_upload(request), Verb.ASK, writer, actor=request.actor) as standing:
         session, offset, total = standing.session, standing.offset, standing.total
-        # A client whose last bytes were stored but whose answer was lost may only ask, and never send again.
+        # If the answer to the last bytes was lost, the client may only ask with HEAD, and never send again.
         if session is not None and session.complete:
             offset = await uploads.settle(session)
         length = {"Upload-Defer-Length": "1"} if total is None else {"Upload-Length": str(total)}
@@ -331,24 +331,24 @@ _ON_UPLOADS: Final[Mapping[str, Handler]] = {
 
 _IETF_DIALECT: Final = "resumable"
 _ACK_SECONDS: Final = 0.5
-"""How often a client is told how much is durable, while it sends."""
+"""How often a sending client is told the durable offset, in seconds."""
 
 
 class _Interim:
-    """The interim responses of one request; none are sent to a client that does not state that it understands them."""
+    """The interim responses of one request; a client that does not state that it understands them gets none."""
 
     def __init__(self, request: Admitted) -> None:
         self._transport = request.http.transport
         self._version = ietf.interop(request.http.headers) if request.http.version >= HttpVersion11 else None
 
     def send(self, fields: Mapping[str, str]) -> None:
-        """Send one."""
+        """Send one interim response with these fields."""
         if self._version is not None and self._transport is not None and not self._transport.is_closing():
             self._transport.write(ietf.interim(self._version, fields))
 
     @contextmanager
     def follow(self, session: IngestSession) -> Iterator[None]:
-        """Send one whenever more of the upload is durable, inside the context."""
+        """Send the durable offset whenever it grows, inside the context."""
         loop = asyncio.get_running_loop()
         told = session.received
         timer: asyncio.TimerHandle

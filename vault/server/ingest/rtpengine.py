@@ -55,9 +55,9 @@ OPERATIONS: Final = Operations("ingest")
 )
 @OPERATIONS.raw("GET /v1/ingest/{tenant}/rtpengine", Act.INGEST, _NOTED, problems=(422,), asks=True, heads=False)
 async def notify_event(request: web.Request) -> web.StreamResponse:
-    """Note an event of rtpengine-recording.
+    """Note an event of rtpengine-recording; an event with a file is an upload.
 
-    One that comes with a file is an upload. Any answer but 2xx makes the daemon send it again.
+    The daemon sends it again after any answer except 2xx.
     """
     if not _has_file(request):
         return await _note(request)
@@ -76,7 +76,7 @@ def _has_file(request: web.Request) -> bool:
 async def _note(request: web.Request) -> web.Response:
     recorder = await admitted(request, Act.INGEST)
     go_on(request)
-    too_large = Invalid("the event has more of a body than an event has", hint=_SENDS)
+    too_large = Invalid("the event's body is too large for an event", hint=_SENDS)
     await small_body(request, limit=_MAX_EVENT_BYTES, too_large=too_large)
     detail = {"dialect": _DIALECT, "event": event_name(request.headers)}
     await recorder.vault.trail.note(event("recorder.event", recorder.actor, tenant=recorder.tenant, detail=detail))
@@ -116,10 +116,10 @@ async def _upload(request: web.Request) -> Upload:
 
 
 async def _call_key(vault: Vault, tenant: TenantId, key: str, call: Joiner) -> str:
-    """Return the call key for a file: its own, or a further one if a broken attempt to send it has been closed.
+    """Return the call key for a file: its own, or a further one if a broken attempt to send it was closed.
 
-    Recordings that the file may not join are skipped. A file that is repeated after the grace period of its first
-    attempt must not be refused for its name, as the daemon would give it up.
+    Recordings that the file may not join are skipped. The daemon may repeat a file after the grace period of its first
+    attempt. The file must not be refused for its name then, because the daemon would give it up.
     """
     for name, session in vault.ingest.live_calls(tenant, key).items():
         if (session.ending or "").partition(":")[0] == RecordingState.TRUNCATED.value:
@@ -141,7 +141,7 @@ async def _call_key(vault: Vault, tenant: TenantId, key: str, call: Joiner) -> s
 
 
 class _FilePieces(Source):
-    """The file inside a form. It ends only after the closing boundary: a form that is cut off is an error."""
+    """The pieces of the file inside a form; a form without its closing boundary is an error."""
 
     def __init__(self, body: BodyPieces, boundary: bytes) -> None:
         super().__init__()
@@ -180,7 +180,7 @@ class _FilePieces(Source):
         return b"".join(file)
 
     async def _rest(self) -> None:
-        """Read what follows the form, which should be nothing, so that the connection can be used again."""
+        """Read any bytes after the form, so that the connection can be used again."""
         while await self._body.next():
             pass
         if not self._found:

@@ -1,4 +1,4 @@
-"""The S3 subset: routes, whole objects, and answers as S3 gives them.
+"""The S3 subset: signed requests, uploads of whole objects and in parts, and S3's own answers.
 
 Served below `/s3`, and at the root for clients that only accept a host and a port. The bucket is the tenant, the access
 key a recorder token's id, the secret key its secret part. Path style only.
@@ -48,7 +48,7 @@ from vault.services.uploads.whole import Body, Whole
 from vault.services.vault import Vault
 from vault.telemetry import request_id
 
-# -- s3 request ---------------------------------------------------------------------------------------------------
+# -- signed requests ----------------------------------------------------------------------------------------------
 
 DIALECT: Final = "s3"
 FOLDER: Final = "/s3/"
@@ -59,7 +59,7 @@ _OWN_KEY: Final = "x-amz-meta-call-key"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Signed:
-    """A request with a valid signature, of a recorder of the bucket's tenant."""
+    """A request with a valid signature by a recorder of the bucket's tenant."""
 
     head: RequestHead
     claim: Claim
@@ -78,7 +78,7 @@ class Signed:
 
     @property
     def said(self) -> Sequence[tuple[str, str]]:
-        """The headers and the query parameters, which in a presigned address may replace headers."""
+        """The headers, and the query parameters, which replace headers in a presigned address."""
         return [*self.head.headers, *self.parameters.items()]
 
     @property
@@ -96,7 +96,7 @@ _SIGNED = web.RequestKey("s3", Signed)
 
 
 async def signed(request: web.Request) -> Signed:
-    """Return the signed request; checked once a request, before its body is read."""
+    """Return the signed request, which is checked once, before its body is read."""
     known: Signed | None = request.get(_SIGNED)
     if known is not None:
         return known
@@ -146,7 +146,7 @@ def _head(request: web.Request) -> RequestHead:
 
 
 def _key(request: web.Request) -> str:
-    """Return the object key as the client wrote it: the router would have resolved `//` and `..`."""
+    """Return the object key as the client wrote it; the router's path has `//` and `..` resolved."""
     path = request.raw_path.partition("?")[0]
     if request.path.startswith(FOLDER):
         path = path.removeprefix(FOLDER[:-1])
@@ -164,9 +164,9 @@ def identified(found: Whole) -> Mapping[str, str]:
 
 
 def expected_body(request: web.Request, asked: Signed, *, limit: int | None = None, audio: bool = True) -> S3Body:
-    """Return the check of the request's body; refusals that do not need the body are raised here.
+    """Return the checker of the request's body; refuses here what can be refused without the body.
 
-    Without `audio` the head's checksums are not the body's.
+    Without `audio`, the checksums in the headers do not cover this body.
     """
     most = request.app[CONFIG].server.max_recording_bytes
     return S3Body(
@@ -191,7 +191,7 @@ async def arriving(request: web.Request, body: S3Body) -> AsyncGenerator[bytes, 
 
 
 async def call_start(vault: Vault, asked: Signed, media: Media, wanted: Terms) -> CallStart:
-    """Return what the request states about its call; Invalid if it is to be kept longer than allowed."""
+    """Return the call that the request states; Invalid if it asks for a longer retention than allowed."""
     stated, started = requests.meta_facts(asked.said)
     if wanted.keep_until is not None:
         await vault.tenants.check_kept(asked.tenant, wanted.keep_until, started=started)
@@ -208,7 +208,7 @@ async def call_start(vault: Vault, asked: Signed, media: Media, wanted: Terms) -
 
 
 def terms_of(vault: Vault, asked: Signed, *, begins: bool) -> Terms:
-    """Return what the request asks for besides storing; Invalid for terms that the vault would not keep."""
+    """Return the retention and hold that the request asks for; Invalid for terms that the vault does not support."""
     return terms(asked.said, begins=begins, now=vault.clock.now())
 
 
@@ -219,7 +219,7 @@ async def held(vault: Vault, asked: Signed, recording: RecordingId, wanted: Term
         await vault.holds.lock(recording, asked.tenant, actor=asked.actor)
 
 
-# -- s3 multipart -------------------------------------------------------------------------------------------------
+# -- uploads in parts ---------------------------------------------------------------------------------------------
 
 _TRIES: Final = 3
 
@@ -271,9 +271,9 @@ async def _row(vault: Vault, asked: Signed) -> Recording:
 
 
 async def _found(vault: Vault, asked: Signed) -> Upload | Recording:
-    """Return the upload, or the recording it has become; NotFound, logged, if the tenant has no such upload.
+    """Return the upload, or its finished recording; NotFound, logged, if the tenant has no such upload.
 
-    Unavailable if another node has it, which the recorder's next attempt may reach.
+    Unavailable if another node has it, because the recorder's next attempt may reach that node.
     """
     try:
         return vault.parts.find(_identifier(asked), tenant=asked.tenant)
@@ -285,7 +285,7 @@ async def _found(vault: Vault, asked: Signed) -> Upload | Recording:
 
 
 async def _on_this_node(vault: Vault, asked: Signed) -> Upload:
-    """Return the upload as `_found` does; NotFound also if it was completed or aborted."""
+    """Return the upload like `_found`; NotFound also if it was completed or aborted."""
     found = await _found(vault, asked)
     if isinstance(found, Recording):
         raise NotFound("the upload was completed or aborted", s3="NoSuchUpload")
@@ -361,7 +361,7 @@ async def _document(request: web.Request, expected: S3Body) -> bytes:
 
 
 async def _abort(request: web.Request, asked: Signed) -> web.Response:
-    """AbortMultipartUpload: the recording ends truncated, with everything that was acknowledged."""
+    """AbortMultipartUpload: the recording ends as truncated, with every acknowledged part."""
     vault = request.app[VAULT]
     await vault.parts.abort(await _on_this_node(vault, asked), actor=asked.actor)
     return web.Response(status=204)
@@ -376,7 +376,7 @@ async def _list(request: web.Request, asked: Signed) -> web.Response:
 
 
 async def _unfinished(request: web.Request, asked: Signed) -> web.Response:
-    """ListMultipartUploads: those that this token began and this process can continue."""
+    """ListMultipartUploads: the uploads that this token began and this process can continue."""
     vault = request.app[VAULT]
     there = [
         Unfinished(key=upload.key, upload=upload.session.recording.id, initiated=upload.session.recording.created_at)
@@ -396,7 +396,7 @@ HANDLERS: Final[Mapping[S3Operation, Callable[[web.Request, Signed], Awaitable[w
 }
 
 
-# -- s3 -----------------------------------------------------------------------------------------------------------
+# -- routes -------------------------------------------------------------------------------------------------------
 
 logger = logging.getLogger(__name__)
 
@@ -412,14 +412,14 @@ _SUMMARIES: Final = {
     ("put", False): ("s3PutBucket", "Refused: a tenant is added over /v1/tenants"),
 }
 _RESERVED: Final = r"(?!(?:v1|s3|log|healthz|readyz|metrics)(?:/|$))"
-"""Names at the root that are the vault's own; a tenant with such a name is reached below /s3."""
+"""The vault's own names at the root; a tenant with such a name can be reached only below /s3."""
 _FOLDERS: Final = {"/s3": ("", ""), "": ("AtRoot", _RESERVED)}
 
 OPERATIONS: Final = Operations("ingest")
 
 
 async def handle(request: web.Request) -> web.StreamResponse:
-    """Carry out one operation; errors are answered with S3's error documents."""
+    """Carry out one operation; answer errors with S3's error documents."""
     try:
         asked = await signed(request)
         go_on(request)
@@ -432,7 +432,7 @@ async def handle(request: web.Request) -> web.StreamResponse:
         raise
     except Exception as error:  # the outermost handler of this protocol
         logger.exception("request failed unexpectedly", exc_info=error)
-        return _refusal(request, Unexpected("something went wrong in the server; what was acknowledged before is safe"))
+        return _refusal(request, Unexpected("the server failed unexpectedly; what was acknowledged before is safe"))
     answer.headers["x-amz-request-id"] = request_id.get() or ""
     return answer
 
@@ -451,7 +451,7 @@ async def _put(request: web.Request, asked: Signed) -> web.Response:
     """PutObject: the whole body is checked before any of it is recorded."""
     vault = request.app[VAULT]
     expected, wanted = expected_body(request, asked), terms_of(vault, asked, begins=True)
-    # What the head shows to be refused is refused before its body.
+    # A request that its headers already show to be refused is refused before its body.
     await call_start(vault, asked, parse_content_type("audio/basic"), wanted)
     if wanted.only_new:
         async with vault.objects.only_new(asked.tenant, asked.call_key, object_key=asked.object_key):
@@ -485,7 +485,7 @@ def _media(asked: Signed, body: Body) -> Media:
 
 
 async def _keep(vault: Vault, asked: Signed, body: Body, length: int, wanted: Terms) -> None:
-    """Store what has come of a body that broke off and is known to be the recorder's."""
+    """Store the beginning of a body that broke off, if it is proved to be the recorder's."""
     if not length:
         return
     try:

@@ -34,7 +34,7 @@ from vault.telemetry import request_id
 
 _READ_BYTES = 1 << 16
 _FIRST_SECONDS = 10.0
-"""How long a connection may stay open without saying which call it is."""
+"""How long a connection may stay open without identifying its call, in seconds."""
 _MOST_LEGS = 8
 _NAME_BYTES = 16
 _ID_BYTES = 8
@@ -64,10 +64,10 @@ async def listening(
     shared: bool = False,
     entropy: Entropy = os.urandom,
 ) -> AsyncIterator[Mapping[str, int]]:
-    """Take calls on the configured listeners inside the context; then close the remaining connections as broken.
+    """Accept calls on the configured listeners inside the context; then close the remaining connections as broken.
 
     Yields the port of each listener by its name, and adds its TLS to `certified`. With `shared`, siblings listen on the
-    same ports. ConfigError if one cannot listen.
+    same ports. ConfigError if a listener cannot listen.
     """
     calls = _Calls(vault, intake, refusals, idle_seconds=config.server.idle_timeout.total_seconds(), entropy=entropy)
     ports: dict[str, int] = {}
@@ -119,10 +119,10 @@ def _tls(config: Config, name: str, settings: Listener | None) -> ssl.SSLContext
 
 
 class _Reader(asyncio.StreamReader):
-    """Returns what came before a connection broke; asyncio's own reader raises the error first."""
+    """Returns the bytes that arrived before a connection broke; asyncio's own reader raises the error instead."""
 
     failure: Exception | None = None
-    """Why nothing comes after that, unless the other end closed."""
+    """Why the connection broke; None if the other end closed it."""
     _stopped = False
 
     def set_exception(self, exc: Exception) -> None:
@@ -130,7 +130,7 @@ class _Reader(asyncio.StreamReader):
         self.feed_eof()
 
     def stop(self) -> None:
-        """Wake the reader as at the end; what still comes is ignored."""
+        """Wake the reader as at the end of the stream; later bytes are ignored."""
         self._stopped = True
         self.feed_eof()
 
@@ -262,7 +262,7 @@ class _Line:
         return self._machine.name
 
     async def run(self, *, entropy: Entropy) -> None:
-        """Write everything into the recording, until its end is durable or the connection is lost."""
+        """Write the events of the stream into the recording, until its end is durable or the connection is lost."""
         while not self._ended:
             data = await self._next()
             if data:
@@ -309,23 +309,23 @@ class _Line:
                 self._vault.feeds,
                 tenant=tenant,
                 actor=actor,
-                # A silent leg is not a dead one, and a replacement would mix in another person's voice.
+                # Never silent: a silent leg is not dead, and a replacement would mix in another person's voice.
                 silent_seconds=lambda: 0.0,
                 replaced=self._writer.transport.abort,
                 waiting=self._machine.waiting,
             )
-            # Two legs of a call come with one name, and neither protocol can ask the recorder for another.
+            # Both legs of a call have one name, and neither protocol can ask the recorder for another name.
             key = name if leg == 1 else f"{name}:{leg}"
             try:
                 await feed.begin(started, call_key=key)
             except Conflict:
                 continue
             return feed
-        raise Conflict("too many live streams come with this name")
+        raise Conflict("too many live streams have this name")
 
     async def _carry(self, event: Event) -> None:
         if self._feed is None:
-            self._ended = True  # an end before there was any audio
+            self._ended = True  # an end before any audio
             return
         if isinstance(event, Audio):
             if not self._feed.take(event.data):
@@ -338,12 +338,12 @@ class _Line:
         self._ended = self._ended or isinstance(event, Ended)
 
     async def told(self) -> None:
-        """After a refusal: log what could not be read."""
+        """After a refusal, note the frames that could not be read."""
         if self._feed is not None:
             await self._feed.told()
 
     def lost(self) -> None:
-        """The connection is lost: without an end the grace period begins."""
+        """Detach from the recording, because the connection is lost; without an end the grace period begins."""
         self._idle.close()
         self._leave()
         if self._feed is not None:

@@ -1,4 +1,4 @@
-"""One HTTP upload into its recording: begin, continue, repeat, end."""
+"""Writes one HTTP upload into its recording: begins, continues, repeats and ends it."""
 
 from __future__ import annotations
 
@@ -28,19 +28,19 @@ from vault.services.uploads.resumable import Writer
 from vault.services.vault import Vault
 
 _PUT_AWAY_SECONDS: Final = 5.0
-"""How long an upload waits for an attempt that received nothing to free its call key."""
+"""How long an upload waits until an earlier attempt without a byte has freed its call key."""
 
 logger = logging.getLogger(__name__)
 
 
 class Receipt(TypedDict):
-    """What is durable of a recording."""
+    """The durable part of a recording."""
 
     id: RecordingRef
     recording_id: FormerRef
     bytes: Count
     sha256: Sha256 | None
-    """Of the stored plaintext bytes."""
+    """The SHA-256 of the stored plaintext bytes."""
     state: RecordingState
 
 
@@ -67,12 +67,12 @@ class Upload:
 
     @property
     def joiner(self) -> Joiner:
-        """What it states to a recording with its call key that it may join."""
+        """What it states to join a recording with its call key."""
         return Joiner(actor=self.actor, facts=self.facts, started_at=self.started_at, media=self.declared)
 
 
 async def preflight(vault: Vault, upload: Upload) -> None:
-    """Raise what `take` would certainly raise, before the body is asked for."""
+    """Raise an error that `take` would raise in any case, before the client sends the body."""
     session = vault.ingest.live_call(upload.tenant, upload.call_key)
     if session is None or not await vault.ingest.joining.may(upload.joiner, session):
         vault.ingest.admit(upload.tenant)
@@ -85,8 +85,7 @@ async def preflight(vault: Vault, upload: Upload) -> None:
 async def take(vault: Vault, upload: Upload, pieces: Pieces, writer: Writer) -> web.Response:
     """Record the body: 201 once all of it and the end are durable, 202 for a piece, 200 for a repetition.
 
-    If another token began a recording under this name that the call may not join, the next name is used: `~2` and so
-    on.
+    If the name belongs to a recording that the call may not join, the next name is used: `~2` and so on.
     """
     key, first = call_number(upload.call_key)
     for name in call_keys(key, first=first):
@@ -133,7 +132,7 @@ async def _take(vault: Vault, upload: Upload, pieces: Pieces, writer: Writer) ->
 
 
 async def _joiner(upload: Upload, session: IngestSession, pieces: Pieces) -> Joiner:
-    """Return the joiner of a session; without a declared format its first bytes decide for another token's session."""
+    """Return the joiner for a session; to join another token's session, a format that is not declared is detected."""
     media = upload.declared
     if media is None and not upload.placing.offset and session.begun_by != upload.actor.token_id:
         first = await pieces.first()
@@ -143,7 +142,7 @@ async def _joiner(upload: Upload, session: IngestSession, pieces: Pieces) -> Joi
 
 
 async def _again(vault: Vault, upload: Upload, row: Recording, pieces: Pieces, first: bytes) -> web.Response | None:
-    """Answer an upload under a finished recording's name; None, with none of the body used, if it may not join it."""
+    """Answer an upload under a finished recording's name; None, with the body unused, if the upload may not join it."""
     if not await vault.ingest.joining.same(upload.joiner, row):
         pieces.push_back(first)
         return None
@@ -151,7 +150,7 @@ async def _again(vault: Vault, upload: Upload, row: Recording, pieces: Pieces, f
 
 
 async def _session(vault: Vault, upload: Upload) -> IngestSession | None:
-    """Return the session with the call key; one that ends without audio is waited for, because it frees the key."""
+    """Return the session with the call key. Waits for one that ends without audio, because that frees the key."""
     session = vault.ingest.live_call(upload.tenant, upload.call_key)
     if session is None or not session.ends_empty:
         return session
@@ -196,7 +195,7 @@ async def _begin(vault: Vault, upload: Upload, first: bytes) -> tuple[IngestSess
 
 
 async def _repeated(vault: Vault, session: IngestSession, placing: Placing, pieces: Pieces, durable: int) -> bytes:
-    """Read the repeated beginning of an interrupted recording's `durable` bytes; return its last piece."""
+    """Read repeated bytes up to the end of the `durable` ones; return the rest of the piece that reaches beyond it."""
     start = (placing.offset or 0) - (session.skipped if placing.offset else 0)
     if start > durable and placing.goes_on:
         _go_on(session, start - durable)
@@ -208,21 +207,21 @@ async def _repeated(vault: Vault, session: IngestSession, placing: Placing, piec
 
 
 def _go_on(session: IngestSession, missing: int) -> None:
-    """Continue after bytes that never came: their client has given them up, and the rest of the call is worth storing.
+    """Continue after bytes that never came: their client gave them up, but the rest of the call should be stored.
 
-    The recording shows the gap: it does not end as sealed.
+    Because of the gap, the recording does not end as sealed.
     """
     session.skip(missing)
     logger.warning(
-        "a recorder went on after it had been refused",
+        "a recorder continued after a refusal",
         extra={"fields": {"recording": session.recording.id, "missing_bytes": missing}},
     )
 
 
 async def _skip(vault: Vault, session: IngestSession, pieces: Pieces, start: int, durable: int) -> bytes:
-    """Read repeated bytes and check (by hash) that they are what is durable from `start` on.
+    """Read repeated bytes and check by hash that they equal the durable ones from `start` on.
 
-    Return the last piece.
+    Return the rest of the piece that reaches beyond the durable bytes.
     """
     # The recorder counts the bytes that a pause dropped, but they were never hashed.
     notes = session.keeping.settled(session.durable)
@@ -249,9 +248,9 @@ async def _skip(vault: Vault, session: IngestSession, pieces: Pieces, start: int
 
 
 async def _receive(vault: Vault, session: IngestSession, upload: Upload, pieces: Pieces, tail: bytes = b"") -> None:
-    """Write the body into the recording, and its end if it has one; durable when this returns.
+    """Write the body into the recording, and the end if the body has it; durable when this returns.
 
-    If the request breaks off, what is durable stays: the rest of the call may still come.
+    If the request breaks off, the recording stays open: the rest of the call may still come.
     """
     started = session.durable
     counter = vault.metrics.ingest_bytes.labels(upload.dialect)
@@ -293,13 +292,13 @@ async def _created(vault: Vault, session: IngestSession, wait_seconds: float) ->
             async with asyncio.timeout(wait_seconds):
                 await session.done.wait()
         except TimeoutError:
-            pass  # every byte and the end are in the journal; the object store is only behind
+            pass  # every byte and the end are in the journal; only the object store has not caught up
     state = session.ended.partition(":")[0] if session.done.is_set() else RecordingState.OPEN.value
     return _receipt(session.recording, session.durable, digest, state, status=201)
 
 
 def receipt(row: Recording, size: int, sha256: str | None, state: str) -> Receipt:
-    """Render how much of a recording is durable."""
+    """Return the durable part of a recording for display."""
     return Receipt(id=row.id, recording_id=row.id, bytes=size, sha256=sha256, state=RecordingState(state))
 
 
@@ -310,19 +309,19 @@ def _receipt(row: Recording, size: int, sha256: str | None, state: str, *, statu
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Finished:
-    """A recording that has ended, stored or not, with which a repeated upload is compared."""
+    """An ended recording, stored or not, to compare a repeated upload with."""
 
     row: Recording
     size: int
     received: int
-    """`size` plus what pauses dropped: the bytes that the recorder sent."""
+    """How many bytes the recorder sent: `size`, and those that pauses dropped."""
     notes: Sequence[Note]
     sha256: str | None
     state: str
 
 
 async def _ended(vault: Vault, session: IngestSession) -> _Finished:
-    """Return a recording whose end is durable and which is not in the object store yet."""
+    """Return a recording whose end is durable, but which is not in the object store yet."""
     sha256 = await vault.storer.plaintext_sha256(session)
     return _Finished(
         row=session.recording,
@@ -335,7 +334,7 @@ async def _ended(vault: Vault, session: IngestSession) -> _Finished:
 
 
 async def finished(vault: Vault, row: Recording) -> _Finished:
-    """Return a stored recording, from its manifest; Conflict if it is not stored, or not yet."""
+    """Return a stored recording from its manifest; Conflict if it is not stored or was shredded."""
     if row.state is RecordingState.OPEN:
         vault.ingest.require_here(row)
         raise Conflict("another upload for this call key is under way")
@@ -353,7 +352,7 @@ async def finished(vault: Vault, row: Recording) -> _Finished:
 
 
 async def last(vault: Vault, tenant: TenantId, call_key: str) -> _Finished | None:
-    """Return the ended recording under a call key, None if there is none; Conflict as `finished`."""
+    """Return the ended recording under a call key, None without one; Conflict like `finished`."""
     found = await vault.call_keys.resolve(tenant, call_key)
     if isinstance(found, IngestSession):
         return await _ended(vault, found)
@@ -363,8 +362,8 @@ async def last(vault: Vault, tenant: TenantId, call_key: str) -> _Finished | Non
 async def _replay(vault: Vault, known: _Finished, pieces: Pieces, first: bytes, placing: Placing) -> web.Response:
     """Answer a repeated upload of an ended recording, or of a piece of it: 200 for the same audio, 409 otherwise.
 
-    With an `Upload-Offset` only the end itself can be repeated: a recorder whose answer was lost sends what it thinks
-    is missing.
+    With an `Upload-Offset`, only the end can be repeated: a recorder whose answer was lost sends the bytes that it
+    believes to be missing.
     """
     if placing.resends or not placing.offset:
         at = placing.offset or 0
@@ -382,7 +381,7 @@ async def _replay(vault: Vault, known: _Finished, pieces: Pieces, first: bytes, 
 
 
 async def _expected_sha256(vault: Vault, known: _Finished, placing: Placing) -> str | None:
-    """Return SHA-256 of the stored bytes this body covers, which without a length are all; None beyond the end."""
+    """Return the SHA-256 of the stored bytes that this body covers (all without a length); None beyond the end."""
     if placing.length is None:
         return known.sha256
     start = placing.offset or 0

@@ -35,13 +35,14 @@ from vault.services.people.access import ended
 from vault.services.vault import Vault
 from vault.telemetry import request_id
 
-# -- websocket reader ---------------------------------------------------------------------------------------------
+# -- reading frames -----------------------------------------------------------------------------------------------
 # A WebSocket that offers messages as they are parsed, and requires its client to mask them.
 #
-# A live call sends ten to fifty messages a second. `receive` costs a future, a wake-up and a task switch for each,
-# more than sealing its audio does. `Inlet` is aiohttp's own queue between parser and reader. While the reader waits
-# and nothing is queued, a message is first offered to `take`, in the turn of the event loop that parsed it. Only what
-# `take` cannot finish at once is queued and wakes the reader. Order and back-pressure stay aiohttp's.
+# A live call sends ten to fifty messages a second. For each one, aiohttp's `receive` costs a future, a wake-up and a
+# task switch, which is more than sealing its audio. `Inlet` replaces aiohttp's queue between parser and reader. While
+# the reader waits and the queue is empty, a message is first offered to `take`, in the turn of the event loop that
+# parsed it. A message that `take` cannot finish at once is queued and wakes the reader. Order and back-pressure remain
+# aiohttp's.
 #
 # `ClientFrames` ends a connection at the first frame without a mask (RFC 6455 section 5.1), which aiohttp's parser
 # would accept: a client could make a proxy in between see requests in such frames.
@@ -59,7 +60,7 @@ _TWO_BYTES: Final = 126
 _EIGHT_BYTES: Final = 127
 _MASK_BYTES: Final = 4
 WAKE: Final = WSMessage(WSMsgType.CONTINUATION, None, None)
-"""Not from the recorder: wakes the reader to process what `take` left."""
+"""A message that the vault itself queues, to wake the reader for the events that `take` left."""
 
 
 class Inlet(WebSocketDataQueue):
@@ -83,7 +84,7 @@ class Inlet(WebSocketDataQueue):
 
     @property
     def holds(self) -> bool:
-        """Whether a message waits for the reader, before which no later one may be taken."""
+        """Whether a message waits for the reader; later messages must wait behind it."""
         return bool(self._buffer)
 
     def wake(self) -> None:
@@ -98,13 +99,13 @@ class ClientFrames(WebSocketReader):
         super().__init__(queue, max_message_bytes, compress, True)
         self._into = queue
         self._left = 0
-        """Bytes of the present frame still to come, its masking key included."""
+        """How many bytes of the present frame are still to come, including its masking key."""
         self._begun = b""
         """The beginning of a frame's header that came in pieces."""
         self._refused = False
 
     def feed_data(self, data: bytes | bytearray | memoryview) -> tuple[bool, bytes]:
-        """Parse what has arrived; (True, …) once no more is wanted."""
+        """Parse arrived bytes; return (True, …) once no more are accepted."""
         size = len(data)
         if size >= _LONG_HEADER and not self._left and not self._begun:
             # Most reads are one whole frame.
@@ -174,13 +175,13 @@ class LiveSocket(web.WebSocketResponse):
         request.protocol.keep_alive(False)
 
 
-# -- websocket ----------------------------------------------------------------------------------------------------
+# -- recording a connection ---------------------------------------------------------------------------------------
 
 _MAX_MESSAGE_BYTES: Final = 1 << 18
 _FIRST_SECONDS: Final = 10.0
-"""How long a connection may stay open without saying which call it is; pings do not count."""
+"""How long a connection may stay open without identifying its call, in seconds; pings do not count."""
 _LATER_SECONDS: Final = 0.5
-"""When to check again while the vault is busy with a connection's first messages."""
+"""Seconds until the next check, while the vault is busy with a connection's first messages."""
 _OF_THE_OTHER_END: Final = (ConnectionError, WebSocketError, EofStream, TimeoutError)
 """Errors that the recorder's end causes; many do not answer the server's close, or hang up instead."""
 _SUBPROTOCOLS: Final = (*sorted(SUBPROTOCOLS), "media")
@@ -227,8 +228,8 @@ async def record(
     offered = tuple(
         each.strip() for each in request.headers.get("Sec-WebSocket-Protocol", "").split(",") if each.strip()
     )
-    # A client that offers one of these subprotocols, or none at all without WebSocket, can send a header and has no
-    # other place for a token.
+    # A client that offers one of these subprotocols can send a header, and has no other place for a token. So can a
+    # client that asks for no WebSocket.
     late = "Upgrade" in request.headers and not set(subprotocols).intersection(offered)
     if actor is None and ("Authorization" in request.headers or not late):
         actor = await principal(request, began=vault.begun.here)
@@ -262,8 +263,8 @@ async def record(
 class _Line:
     """One connection from its first message to its end.
 
-    `_take` seals audio in the turn of the event loop that read it. What has to wait for something is put into `_rest`
-    for the connection's task.
+    `_take` seals audio in the turn of the event loop that read it. Events that have to wait are put into `_rest` for
+    the connection's task.
     """
 
     def __init__(
@@ -305,7 +306,7 @@ class _Line:
         if self._actor is not None:
             self._leave_token = self._vault.access.underway.enter(self._actor.token_id, self._revoke)
 
-    # -- in the loop's own turn ---------------------------------------------------------------------------------
+    # -- in the turn of the event loop that read a message ------------------------------------------------------
 
     def _left(self, quiet: float) -> float:
         self._count()
@@ -323,10 +324,10 @@ class _Line:
         self._socket.inlet.wake()
 
     def _take(self, message: str | bytes) -> bool:
-        """Write a message into the recording at once; what has to wait, or failed, is left to the task."""
+        """Write a message into the recording at once; events that have to wait or failed are left to the task."""
         assert self._feed is not None
         assert self._machine is not None
-        self._idle.heard_at = self._loop.time()  # noted without a call, for this is done for every piece
+        self._idle.heard_at = self._loop.time()  # set directly: a call for every piece costs too much
         try:
             events = self._machine.receive(message)
             for number, event in enumerate(events):
@@ -388,7 +389,7 @@ class _Line:
                 await self._fell_silent()
 
     async def _settle(self) -> None:
-        """Carry out what `_take` left, in order, before anything that came after it."""
+        """Carry out the events that `_take` left, in order, before any later message."""
         while self._rest:
             await self._carry(self._rest.popleft())
             self._idle.heard()
@@ -403,7 +404,7 @@ class _Line:
         self._idle.heard()
 
     async def salvage(self) -> None:
-        """After a refusal: store what came before it and still waits in the machine."""
+        """After a refusal, store the audio that came before it and still waits in the dialect's machine."""
         if self._machine is not None and self._feed is not None and not self._ended:
             for event in self._machine.closed(None):
                 if type(event) is Audio:
@@ -416,7 +417,7 @@ class _Line:
                 await self._carry(event)
 
     async def _fell_silent(self) -> None:
-        """Nothing came for the idle time: a recorder whose call is paused may be silent, but it answers a ping."""
+        """Act on the idle time: ping a recorder whose call is paused, which may be silent; end any other."""
         self._quiet = False
         for event in () if self._machine is None else self._machine.idle():
             await self._carry(event)
@@ -437,7 +438,7 @@ class _Line:
             case Ended() if self._feed is None:
                 self._ended = True
             case _ if self._feed is None:
-                raise Invalid("the recorder sent audio before it said which call it is")
+                raise Invalid("the recorder sent audio before it identified its call")
             case Ended():
                 await self._feed.apply(event)
                 self._ended = True
@@ -505,7 +506,7 @@ class _Line:
             async with asyncio.timeout(self._idle_seconds):
                 await self._socket.send_frame(payload, kind)
         except (ConnectionError, TimeoutError):
-            # The recorder is gone, or does not read; what it sent before is still stored.
+            # The recorder is gone or does not read. Its earlier audio is still stored.
             self._deaf = True
             if self._request.transport is not None:
                 self._request.transport.abort()
