@@ -1,4 +1,4 @@
-"""Arguments of several commands: instants as people type them, and the options that choose recordings."""
+"""Arguments that several commands share: instants in users' spellings, and the options that choose recordings."""
 
 from __future__ import annotations
 
@@ -139,36 +139,34 @@ class Filters:
     """Conditions on recordings; each member is an option of the commands that take this."""
 
     tenant: Annotated[str | None, typer.Option(help="Only this tenant's.")] = None
-    state: Annotated[_State | None, typer.Option(help="Only those in this state.")] = None
+    state: Annotated[_State | None, typer.Option(help="Only recordings in this state.")] = None
     started_from: Annotated[
         str | None, typer.Option("--from", help="Started at or after: -7d, today, a date or an instant.")
     ] = None
     started_to: Annotated[
         str | None, typer.Option("--to", help="Started before: now, today, a date or an instant.")
     ] = None
-    held: Annotated[bool | None, typer.Option("--held/--not-held", help="Only those a hold keeps, or does not.")] = None
+    held: Annotated[bool | None, typer.Option("--held/--not-held", help="Only recordings under a hold, or not.")] = None
     ahead: Annotated[
         bool | None,
-        typer.Option("--ahead/--not-ahead", help="Only those kept longer for a start after their receipt, or not."),
+        typer.Option("--ahead/--not-ahead", help="Only recordings that began after their receipt, or not."),
     ] = None
     longer_than: Annotated[str | None, typer.Option(help="Ended calls of at least 90s, 10m or 1h30m.")] = None
     shorter_than: Annotated[str | None, typer.Option(help="Ended calls of at most 90s, 10m or 1h30m.")] = None
     larger_than: Annotated[str | None, typer.Option(help="Ended calls of at least 500KiB or 50MiB.")] = None
     smaller_than: Annotated[str | None, typer.Option(help="Ended calls of at most 500KiB or 50MiB.")] = None
     expires_from: Annotated[
-        str | None, typer.Option(help="Kept until at least: +7d or a date; what goes first comes first.")
+        str | None, typer.Option(help="Kept until then or later: +7d or a date; the earliest end comes first.")
     ] = None
     expires_to: Annotated[
-        str | None, typer.Option(help="Kept until before: +7d or a date; what goes first comes first.")
+        str | None, typer.Option(help="Kept until before then: +7d or a date; the earliest end comes first.")
     ] = None
-    call_key: Annotated[
-        str | None, typer.Option(help="Only what the recorder calls so; needs --purpose, as all below.")
-    ] = None
+    call_key: Annotated[str | None, typer.Option(help="Only this call; needs --purpose, like all options below.")] = (
+        None
+    )
     caller: Annotated[str | None, typer.Option(help="Only calls from this number.")] = None
     called: Annotated[str | None, typer.Option(help="Only calls to this number.")] = None
-    agent: Annotated[
-        str | None, typer.Option(help="Only calls that this party took or made: called inbound, calling outbound.")
-    ] = None
+    agent: Annotated[str | None, typer.Option(help="Only calls of this party on the tenant's side.")] = None
     direction: Annotated[_Direction | None, typer.Option(help="Only calls of this direction.")] = None
     tag: Annotated[str | None, typer.Option(help="Only calls with this tag.")] = None
 
@@ -217,7 +215,7 @@ async def search(
     found: list[dict[str, Any]] = []
     after = before
     while limit is None or len(found) < limit:
-        # In the body and not in the address, so that phone numbers are in no access log.
+        # In the body, so that an access log of addresses has no phone numbers.
         body = {**wanted, "limit": _PAGE if limit is None else min(limit - len(found), _PAGE)}
         if after is not None:
             body["before"] = after

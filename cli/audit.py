@@ -1,4 +1,4 @@
-"""`callvault audit`: the trail of who did what, listed, exported and verified."""
+"""`callvault audit`: lists, exports and verifies the audit trail."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from vault.errors import FormatError, Invalid
 from vault.ids import TenantId
 from vault.model import AuditEntry, AuditEvent
 
-group = new_group("Who did what, and who was refused: ask it, export it, verify its chain.")
+group = new_group("The audit trail, who did what and who was refused: search it, export it, verify its chain.")
 
 _PAGE = 1000
 _HEAD = re.compile(r"([0-9]{1,18}):([0-9a-f]{64})", re.ASCII)
@@ -29,10 +29,10 @@ _OPTIONAL: Final = ("role", "tenant", "purpose", "request_id", "target")
 
 
 OfTenant = Annotated[str | None, typer.Option("--tenant", help="Only this tenant's entries.")]
-OfRecording = Annotated[str | None, typer.Option("--recording", help="Only what was done with this recording.")]
-OfActor = Annotated[str | None, typer.Option("--actor", help="Only what this token did: tok_ and 32 hex digits.")]
+OfRecording = Annotated[str | None, typer.Option("--recording", help="Only acts on this recording.")]
+OfActor = Annotated[str | None, typer.Option("--actor", help="Only acts of this token: tok_ and 32 hex digits.")]
 OfEvent = Annotated[
-    str | None, typer.Option("--event", help="Only this event, such as access.play; access for all that begin so.")
+    str | None, typer.Option("--event", help="Only this event, such as access.play, or access for all such events.")
 ]
 Since = Annotated[str | None, typer.Option("--from", help="At or after this: -7d, today, a date or an instant.")]
 Until = Annotated[str | None, typer.Option("--to", help="Before this: now, today, a date or an instant.")]
@@ -60,7 +60,7 @@ async def listing(
     before: Annotated[int | None, typer.Option(min=1, help="Continue after this entry, the last of a page.")] = None,
     limit: Annotated[int, typer.Option(min=1, help="At most this many, newest first.")] = 100,
 ) -> None:
-    """List who did what and who was refused, newest first; a tenant's token sees its tenant's entries."""
+    """List entries, newest first; a tenant's token sees only its tenant's entries."""
     wanted = _filters(tenant=tenant, recording=recording, actor=actor, event=event, since=since, until=until)
     found: list[dict[str, Any]] = []
     while len(found) < limit:
@@ -126,7 +126,7 @@ async def export(
     """
     wanted = _filters(tenant=tenant, recording=recording, actor=actor, event=event, since=since, until=until)
     if wanted:
-        call.out.note("this is a part of the trail: what matched, without what shows that nothing is missing")
+        call.out.note("this is a part of the trail: it cannot show that no matching entry is missing")
     if output == STDOUT:
         async for entry in _entries(call, after, wanted):
             call.out.line(entry)
@@ -212,11 +212,12 @@ def verify(
         bool, typer.Option("--part", help="The export was filtered: between its entries are others.")
     ] = False,
 ) -> None:
-    """Check offline that no entry was changed, removed or reordered.
+    """Verify offline that no entry was changed, removed or reordered.
 
-    Exits with 5 and names the first entry that does not fit. Keep the head it prints: only with it can a later check
-    show that the newest entries were not cut off. Of a part of the trail, one tenant's or a filtered one, each entry is
-    held against its hash and against the one before where that is there; nothing shows that no entry was left out.
+    If one was, it names the first entry that does not fit and exits with 5. Keep the head that it prints: only with
+    that can a later check show that the newest entries were not cut off. In a part of the trail (one tenant's, or a
+    filtered one) each entry is compared with its hash, and with the entry before it if the part has that. A part cannot
+    show that no entry was left out.
     """
     data = read_file(file, what="the export", limit_bytes=8 << 30)
     start, published = _expected(after, "--after"), _expected(expect, "--expect")

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from vault.services.backup.rebuild import PutBack
     from vault.services.backup.reconcile import Reconciled
 
-group = new_group("Backups of catalog and objects. They hold no keys: the keyring of today decides what they open.")
+group = new_group("Backups of catalog and objects. They have no keys, so only the present keyring opens them.")
 
 Destination = Annotated[
     str, typer.Argument(metavar="DEST", help="A directory, or s3://bucket/prefix.", show_default=False)
@@ -57,12 +57,12 @@ async def create(
     destination: Destination,
     config: ConfigPath = DEFAULT_CONFIG,
     no_objects: Annotated[
-        bool, typer.Option("--no-objects", help="Leave the objects out: their store is replicated otherwise.")
+        bool, typer.Option("--no-objects", help="Leave the objects out, if their store is replicated by other means.")
     ] = False,
 ) -> None:
     """Make a backup; the server may run meanwhile.
 
-    Only objects that the destination lacks are copied. Until the last step the backup does not exist.
+    Only objects that the destination lacks are copied. The backup exists only after the last step.
     """
     from vault.wiring.backup import open_backups  # noqa: PLC0415 - loads storage drivers; most commands need none
 
@@ -122,7 +122,7 @@ async def verify(
 ) -> None:
     """Check that a backup is whole: authentic, readable, and every object it lists present with the right hash.
 
-    Exits with 5 and says what is wrong.
+    If it is not, this prints the problems and exits with 5.
     """
     from vault.format.backup import check_backup  # noqa: PLC0415 - a command imports what it needs when it runs
     from vault.wiring.backup import open_backups  # noqa: PLC0415 - loads storage drivers; most commands need none
@@ -158,10 +158,10 @@ async def verify(
 async def restore(
     out: Output, destination: Destination, identifier: BackupId = None, config: ConfigPath = DEFAULT_CONFIG
 ) -> None:
-    """Restore a backup where the catalog is gone, with the keyring and root keys of today.
+    """Restore a backup after the catalog was lost, with the present keyring and root keys.
 
-    What was shredded since stays shredded, what is newer is rebuilt from the objects, holds stay in force. If it is
-    interrupted, run it again.
+    Recordings that were shredded since the backup stay shredded. Newer recordings are rebuilt from their objects. Holds
+    stay in force. If the restore is interrupted, run it again.
     """
     from vault.format.backup import check_backup  # noqa: PLC0415 - a command imports what it needs when it runs
     from vault.wiring.backup import restore_vault  # noqa: PLC0415 - loads storage drivers; most commands need none
@@ -184,10 +184,10 @@ async def restore(
 
 @local(group, "reconcile", examples=["callvault backup reconcile --config /etc/callvault/config.toml"])
 async def reconcile(out: Output, config: ConfigPath = DEFAULT_CONFIG) -> None:
-    """Bring a catalog file that was put back by hand up to what keyring and objects say; stop the server first.
+    """Reconcile a catalog file that was replaced by hand with keyring and objects; stop the server first.
 
-    A server does this by itself when it sees that the catalog is older than the keyring. Use the command when a copy
-    of a catalog in use was put back: such a copy can look like the right one.
+    A server does this by itself when it finds the catalog older than the keyring. Use the command after a copy of a
+    catalog in use was put back, because the server may not recognise such a copy as older.
     """
     from vault.wiring.backup import reconcile_vault  # noqa: PLC0415 - loads storage drivers; most commands need none
 
@@ -215,7 +215,7 @@ def _put_back_json(found: PutBack) -> dict[str, Any]:
 
 
 def _sentence(found: Reconciled) -> Iterator[str]:
-    """Yield the parts of the summary, without what did not happen."""
+    """Yield the parts of the summary whose counts are not zero."""
     yield f"{found.surviving:,} restored"
     if found.rebuilt:
         yield f"{found.rebuilt:,} of them newer and rebuilt"
@@ -224,7 +224,7 @@ def _sentence(found: Reconciled) -> Iterator[str]:
         (found.completed, "completed from the store", "completed from the store"),
         (found.unfinished, "unfinished rebuilt from its segments", "unfinished rebuilt from their segments"),
         (found.holds_reapplied, "hold re-applied", "holds re-applied"),
-        (found.holds_too_late, "hold too late: all it named is shredded", "holds too late: all they named is shredded"),
+        (found.holds_too_late, "hold too late: its recordings are shredded", "holds too late: all shredded"),
         (len(found.holds_rebuilt), "hold rebuilt from its pin", "holds rebuilt from their pins"),
         (len(found.unreadable), "unreadable and kept", "unreadable and kept"),
     ):
@@ -253,7 +253,7 @@ async def prune(
     config: ConfigPath = DEFAULT_CONFIG,
     keep_days: Annotated[int, typer.Option(min=0, help="Backups younger than this many days stay.")] = 90,
 ) -> None:
-    """Drop old backups, never the newest, and then the objects that no backup lists."""
+    """Remove old backups, but never the newest, and then the objects that no backup lists."""
     from vault.wiring.backup import open_backups  # noqa: PLC0415 - loads storage drivers; most commands need none
 
     with out.watch() as watch:

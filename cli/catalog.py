@@ -5,15 +5,15 @@ from __future__ import annotations
 from cli.command import DEFAULT_CONFIG, ConfigPath, load_config, local, new_group
 from cli.output import Output
 
-group = new_group("The catalog: what is known of every recording.")
+group = new_group("The catalog: the database of all recordings.")
 
 
 @local(group, "upgrade", examples=["callvault catalog upgrade --config /etc/callvault/config.toml"])
 async def upgrade(out: Output, config: ConfigPath = DEFAULT_CONFIG) -> None:
-    """Bring the catalog's schema to this version's, in steps that are each kept.
+    """Upgrade the catalog's schema to this version's, in steps that each take effect.
 
-    Stop every node and back the catalog up first: an older version refuses the new schema. If it is interrupted, run it
-    again: it goes on where it was.
+    Stop every node and back the catalog up first: an older version refuses the new schema. If the upgrade is
+    interrupted, run it again: it continues with the next step.
     """
     from vault.wiring.journals import upgrade_catalog  # noqa: PLC0415 - loads storage drivers; most commands need none
 
@@ -24,9 +24,9 @@ async def upgrade(out: Output, config: ConfigPath = DEFAULT_CONFIG) -> None:
 
 @local(group, "recount", examples=["callvault catalog recount --config /etc/callvault/config.toml"])
 async def recount(out: Output, config: ConfigPath = DEFAULT_CONFIG) -> None:
-    """Count the recordings of each tenant and state anew, if `callvault doctor` says that the counts are wrong.
+    """Count the recordings of each tenant and state again, if `callvault doctor` finds the counts wrong.
 
-    A server may run meanwhile; what records waits until it is done, a second for a million recordings.
+    A server may run meanwhile. Its writes wait until the counting is done, about a second for a million recordings.
     """
     from vault.wiring.journals import recount_catalog  # noqa: PLC0415 - loads storage drivers; most commands need none
 

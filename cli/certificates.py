@@ -77,7 +77,7 @@ def _deliver(out: Output, text: str, output: str, *, force: bool, what: str) -> 
     examples=[f"callvault certificates get {_ID} -o deleted.jws", f"callvault certificates get {_ID} --json"],
 )
 async def get(call: Remote, certificate: CertificateName, output: Target = STDOUT, force: Force = False) -> None:
-    """Fetch one certificate: the signed text itself, or with --json also what it says."""
+    """Fetch one certificate: the signed text itself, or with --json also its content."""
     found = await call.client.get(f"/v1/certificates/{segment(certificate)}")
     if output != STDOUT or not call.out.as_json:
         _deliver(call.out, found["jws"], output, force=force, what=f"{found['status']} certificate")
@@ -101,7 +101,7 @@ async def objects(call: Remote, certificate: CertificateName, output: Target = S
 
 @remote(group, "key", examples=["callvault certificates key -o issuer.pub"])
 async def key(call: Remote, output: Target = STDOUT, force: Force = False) -> None:
-    """Fetch the issuer's public key; compare it with one you got on another way before you rely on it."""
+    """Fetch the issuer's public key; before you rely on it, compare it with one from another source."""
     from vault.crypto.signing import VerifyKey  # noqa: PLC0415 - a command imports what it needs when it runs
 
     pem = (await call.client.text("/v1/issuer-key")).strip()
@@ -138,12 +138,13 @@ def verify(
     file: Annotated[Path, typer.Argument(help="The certificate: a compact JWS.", show_default=False)],
     key_file: Annotated[Path, typer.Option("--key", help="The issuer's public key: PEM or JWK.", show_default=False)],
     objects_file: Annotated[
-        Path | None, typer.Option("--objects", help="The list of objects to hold against it.", show_default=False)
+        Path | None, typer.Option("--objects", help="The list of objects to compare with it.", show_default=False)
     ] = None,
 ) -> None:
-    """Check a certificate offline, with nothing but the issuer's public key.
+    """Verify a certificate offline, with only the issuer's public key.
 
-    Exits with 5 if it was changed, contradicts itself, or another key signed it. docs/certificates.md lists the rules.
+    It exits with 5 if the certificate was changed, contradicts itself, or was signed by another key.
+    docs/certificates.md lists the rules.
     """
     from vault.certificates.document import certificate_text, verify_certificate, verify_objects  # noqa: PLC0415 - likewise
 

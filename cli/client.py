@@ -70,7 +70,7 @@ def error_of(status: int, body: bytes) -> errors.VaultError:
         kind = _BY_STATUS.get(status, errors.Unavailable)
         return kind(
             f"the server answered {status} without a reason",
-            hint="is this a callvault server, and nothing in between? see --server and CALLVAULT_SERVER",
+            hint="is this a callvault server, or a proxy before it? see --server and CALLVAULT_SERVER",
         )
     code = str(problem["type"]).removeprefix(_PROBLEM_PREFIX)
     kind = _by_code(errors.VaultError).get(code) or _BY_STATUS.get(status, ServerFault)
@@ -99,7 +99,7 @@ def server_url(text: str) -> URL:
 
 
 def segment(text: str) -> str:
-    """Return a typed text as one path segment; Invalid if it cannot be one."""
+    """Return user input as one path segment; Invalid if it cannot be one."""
     if text in {"", ".", ".."}:
         raise errors.Invalid(f"{text!r} is not an id")
     return quote(text, safe="")
@@ -118,7 +118,9 @@ def carries_clear(url: URL) -> bool:
 def checked_token(token: str) -> str:
     """Return the token if it is well-formed; Invalid, which never quotes it, as it may be a real one with a typo."""
     if not _TOKEN.fullmatch(token):
-        raise errors.Invalid("the token holds characters a token cannot have", hint="copy it again, whole and alone")
+        raise errors.Invalid(
+            "the token holds characters a token cannot have", hint="copy it again, complete and without other text"
+        )
     return token
 
 
@@ -173,7 +175,7 @@ class Client:
         if said != expected:
             raise errors.ConfigError(
                 f"the server at {self.url} is the vault {said}, and the profile is for {expected}; no token was sent",
-                hint="is the address right? if this vault took the place of that one, add the profile anew",
+                hint="is the address right? if this vault replaced that one, remove the profile and add it again",
             )
 
     async def __aexit__(
@@ -235,7 +237,7 @@ class Client:
                 if not acts:
                     raise
                 if pause is None:
-                    error.hint = "it may have taken effect: look before doing it again"
+                    error.hint = "the request may have taken effect: check before repeating it"
                     raise
             await asyncio.sleep(pause)
         if not raw:

@@ -1,7 +1,7 @@
-"""Registers commands: each gets --json and examples, and those for a server the options of a connection.
+"""Registers commands: each gets --json and examples, and commands for a server get the connection options.
 
-A command is a function whose first parameter is a `Remote` or an `Output`; the rest are its own options. Registration
-adds the options that all commands of a kind share, so that none can lack them.
+A command is a function whose first parameter is a `Remote` or an `Output`; the others are its own options. Registration
+adds the options that all commands of a kind share, so that no command lacks them.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ if TYPE_CHECKING:
     from vault.config import Config
 
 
-# -- command ------------------------------------------------------------------------------------------------------
+# -- registration -------------------------------------------------------------------------------------------------
 
 Asynchronous = TypeVar("Asynchronous", bound=Callable[..., Awaitable[None]])
 Local = TypeVar("Local", bound=Callable[..., Coroutine[Any, Any, None] | None])
 
-# Typer's own check names neither the owner nor who may not read the file, so the reader checks.
+# Not checked by Typer: its error names neither the file's owner nor the user who cannot read it.
 ConfigPath = Annotated[
     Path, typer.Option("--config", envvar="CALLVAULT_CONFIG", readable=False, help="The vault's settings.")
 ]
@@ -40,14 +40,14 @@ DEFAULT_CONFIG: Final = Path("config.toml")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Remote:
-    """What a command for a server works with."""
+    """The client and the output of a command for a server."""
 
     client: Client
     out: Output
 
 
 def load_config(path: Path) -> Config:
-    """Return the settings in a file, as `vault.config.load_config`; its libraries load with the first call."""
+    """Return the settings in a file like `vault.config.load_config`, whose libraries load with the first call."""
     from vault.config import load_config as load  # noqa: PLC0415 - a command imports what it needs when it runs
 
     return load(path)
@@ -140,11 +140,11 @@ def remote(group: typer.Typer, name: str, *, examples: Sequence[str]) -> Callabl
                 raise Invalid(
                     "a token on the command line can be read by every user of this machine; nothing was sent",
                     hint="put it into CALLVAULT_TOKEN, a file of mode 600 (--token-file) or a profile (callvault "
-                    "profile add); if others use this machine, issue another one and revoke this one",
+                    "profile add); if others use this machine, issue a new token and revoke this one",
                 )
 
             async def work() -> None:
-                # A command on the vault's own files asks no server and needs no token.
+                # A command on the vault's own files needs no server and no token.
                 aside = options.get("config") is not None
                 where: Any = {"server": server, "profile": profile, "token_file": token_file, "ca_file": ca_file}
                 to = Connection(server=DEFAULT_SERVER) if aside else connection(**where)
@@ -262,18 +262,18 @@ async def digest(
     shown: str | None,
     yes: bool,
 ) -> str:
-    """Return the digest to approve: the given one, or that of the request, printed and confirmed.
+    """Return the digest to approve: the given one, or that of the request, which is printed and confirmed first.
 
-    Invalid where nobody sees the request (--json, no terminal) and no digest is given. Conflict if no approval is
-    pending. Forbidden, before anybody is asked, if this token made the request. `asked_by` and `look` return the
-    requester and the digest from the answer of `path`; `render` prints that answer. `see` is the command that shows it.
+    Invalid if no person sees the request (--json, no terminal) and no digest is given. Conflict if no approval is
+    pending. Forbidden, before the question, if this token made the request. `asked_by` and `look` return the requester
+    and the digest from the answer of `path`; `render` prints that answer. `see` is the command that shows it.
     """
     if shown is not None:
         return shown
     if call.out.as_json or not (yes or sys.stdin.isatty()):
         raise Invalid(
-            "an approval names the digest of what was shown, and nothing was shown here",
-            hint=f"look at it first, {see} prints it, then approve with --shown and its digest; or let --yes print it",
+            "an approval needs the digest of the request that you saw, and no request was shown here",
+            hint=f"look at the request with {see}, then approve with --shown and its digest; or let --yes print it",
         )
     request = await call.client.get(path)
     found = look(request)
@@ -281,8 +281,8 @@ async def digest(
         raise Conflict("no approval is pending here; nothing was approved")
     if call.client.token_id is not None and asked_by(request) == call.client.token_id:
         raise Forbidden(
-            "whoever asked for this cannot approve it too; nothing was approved",
-            hint="a second person approves, with their own token; whoever asked may take it back (reject)",
+            "the person who made this request cannot approve it; nothing was approved",
+            hint="a second person approves with their own token; the first may withdraw the request (reject)",
         )
     render(request)
     if not yes and not typer.confirm("approve this?", err=True):

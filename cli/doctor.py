@@ -1,4 +1,4 @@
-"""`callvault doctor`: looks through a vault's own directories, beside its server or without it."""
+"""`callvault doctor`: checks a vault's own directories, whether or not its server runs."""
 
 from __future__ import annotations
 
@@ -40,17 +40,17 @@ async def doctor(
     server: Annotated[
         str | None,
         typer.Option(
-            help="Ask this server whether it is ready, and if not why; else the profile's, CALLVAULT_SERVER or the one "
-            "that has the vault open."
+            help="The server to ask whether it is ready; else the profile's, CALLVAULT_SERVER or the one that has the "
+            "vault open."
         ),
     ] = None,
     profile: ProfileOption = None,
     ca_file: CaFile = None,
 ) -> None:
-    """Check everything that can be checked, beside the server or without it, and say what to do.
+    """Check settings, files, keys and stores of a vault, whether or not its server runs, and say what to do.
 
-    Changes nothing. Exits with 5 if it finds an error, with 7 if this user cannot use the vault's files; warnings do
-    not change the exit code.
+    It changes nothing. It exits with 5 if it finds an error, with 7 if this user cannot use the vault's files; warnings
+    do not change the exit code.
     """
     from vault.wiring.doctor import check_vault  # noqa: PLC0415 - loads storage drivers; most commands need none
 
@@ -65,7 +65,7 @@ async def doctor(
 
 
 def _own_address(settings: Config) -> str | None:
-    """Return the server's address on this machine; None where only the server knows its port."""
+    """Return the server's address on this machine; None if only the server knows its port."""
     host, port = settings.server.host, settings.server.port
     here = {"0.0.0.0": "127.0.0.1", "": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104 - nothing listens here
     return (
@@ -121,7 +121,7 @@ async def _ask(where: Connection, *, absent: str) -> list[Finding]:
 
 
 async def _ending(client: Client) -> list[Finding]:
-    """Return a finding if the certificate that the server presents is about to end, whatever its file has by now."""
+    """Return a finding if the certificate that the server presents is about to end; its file may be newer."""
     from cli.tls import presented  # noqa: PLC0415 - a command imports what it needs when it runs
     from vault.wiring.doctor import ending_finding  # noqa: PLC0415 - loads storage drivers; most commands need none
 

@@ -69,17 +69,17 @@ def _show(call: Remote, erasure: Mapping[str, Any]) -> None:
 async def request(
     call: Remote,
     *,
-    basis: Annotated[ErasureBasis, typer.Option(help="On what ground.")],
+    basis: Annotated[ErasureBasis, typer.Option(help="The legal basis.")],
     case: Annotated[str, typer.Option(help="The case it belongs to; printed on the certificates.")],
     recordings: Annotated[
         list[str] | None, typer.Argument(help="The recordings to erase, unless a number is given.", show_default=False)
     ] = None,
-    caller: Annotated[str | None, typer.Option(help="Everything from this number.")] = None,
-    called: Annotated[str | None, typer.Option(help="Everything to this number.")] = None,
-    tenant: Annotated[str | None, typer.Option(help="Whose; the token's own if left out.")] = None,
-    queue: Annotated[bool, typer.Option("--queue", help="Wait for holds to end instead of keeping.")] = False,
+    caller: Annotated[str | None, typer.Option(help="All calls from this number.")] = None,
+    called: Annotated[str | None, typer.Option(help="All calls to this number.")] = None,
+    tenant: Annotated[str | None, typer.Option(help="The tenant; the token's own if left out.")] = None,
+    queue: Annotated[bool, typer.Option("--queue", help="Wait until holds end, then erase.")] = False,
 ) -> None:
-    """Ask for an erasure, and see what would go and what is held."""
+    """Request an erasure, and see what would go and what is held."""
     body = {
         "tenant": tenant,
         "basis": basis.value,
@@ -100,7 +100,7 @@ async def request(
     examples=[f"callvault erasures approve {_ERASURE}", f"callvault erasures approve {_ERASURE} --json --shown DIGEST"],
 )
 async def approve(call: Remote, erasure: ErasureName, shown: Shown = None, yes: Yes = False) -> None:
-    """Erase, as the second person. It cannot be undone."""
+    """Approve an erasure, as the second person. It cannot be undone."""
     path = f"/v1/erasures/{segment(erasure)}"
     named = await digest(
         call,
@@ -117,13 +117,13 @@ async def approve(call: Remote, erasure: ErasureName, shown: Shown = None, yes: 
 
 @remote(group, "reject", examples=[f"callvault erasures reject {_ERASURE}"])
 async def reject(call: Remote, erasure: ErasureName) -> None:
-    """Refuse, as the second person, or withdraw it, as the first: nothing is erased."""
+    """Reject an erasure as the second person, or withdraw it as the first: nothing is erased."""
     _show(call, await call.client.post(f"/v1/erasures/{segment(erasure)}/reject", {}))
 
 
 @remote(group, "show", examples=[f"callvault erasures show {_ERASURE}"])
 async def show(call: Remote, erasure: ErasureName) -> None:
-    """Show one erasure, and what keeps what is left of it."""
+    """Show one erasure, and what keeps its remaining recordings."""
     _show(call, await call.client.get(f"/v1/erasures/{segment(erasure)}"))
 
 

@@ -59,7 +59,7 @@ def read_file(path: Path, *, what: str, limit_bytes: int = 64 << 20) -> bytes:
     except OSError as error:
         raise Invalid(f"{what} {path} cannot be read: {error.strerror}") from error
     if len(data) > limit_bytes:
-        raise Invalid(f"{what} {path} is too large to be one")
+        raise Invalid(f"{what} {path} is too large")
     return data
 
 
@@ -73,12 +73,12 @@ Shape = Annotated[str, typer.Option("--format", help="wav to listen, raw for the
 def check_shape(shape: str) -> None:
     """Raise Invalid unless audio comes in this shape."""
     if shape not in {"wav", "raw"}:
-        raise Invalid("--format is wav or raw")
+        raise Invalid("--format must be wav or raw")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Fetched:
-    """What was written. `content_type` includes its parameters."""
+    """The result of a download. `content_type` includes its parameters."""
 
     size: int
     sha256: str
@@ -99,7 +99,8 @@ async def fetch(
 ) -> Fetched:
     """Write a recording's audio to `file` and return what was written; `begun` is called with the expected size.
 
-    Truncated if the answer breaks off, Tampered if it does not have the stated hash; what was written is then useless.
+    Truncated if the answer breaks off, Tampered if it does not have the stated hash; the file is then incomplete or
+    wrong.
     """
     digest, size = hashlib.sha256(), 0
     async with client.request(
@@ -117,7 +118,7 @@ async def fetch(
         headers = response.headers
         stated = headers.get("Repr-Digest", "")
         if stated.startswith(_DIGEST) and stated != _DIGEST + base64.b64encode(digest.digest()).decode() + ":":
-            raise Tampered("what arrived is not what the vault has: its SHA-256 differs", hint="try once more")
+            raise Tampered("the received audio differs from the vault's: its SHA-256 is another", hint="try once more")
         return Fetched(
             size=size,
             sha256=digest.hexdigest(),

@@ -75,15 +75,15 @@ async def place(
         typer.Option(
             "--review-at",
             "--review",
-            help="When somebody looks again: 2027-01-31 or +180d; without it, a date by the kind.",
+            help="The date of the review: 2027-01-31 or +180d; without it, a date by the kind.",
         ),
     ] = None,
 ) -> None:
-    """Keep recordings whatever their retention says, until two people release them.
+    """Keep recordings beyond their retention, until two people release them.
 
-    Without --review-at somebody looks again after the term that goes with the kind: legal six years after the call,
-    regulatory five, safeguarding a year from now, a client's request when the longest retention ends. The answer says
-    for each recording whether it is held or the hold came too late.
+    Without --review-at the kind decides the date of the review: legal six years after the call, regulatory five years,
+    safeguarding a year from now, a client's request when the longest retention ends. The answer says for each recording
+    whether it is held or the hold came too late.
     """
     body = {
         "kind": kind.value,
@@ -143,11 +143,11 @@ async def review(
     call: Remote,
     hold: HoldName,
     next_review: Annotated[
-        str, typer.Option("--review-at", "--next", help="When somebody looks next: 2027-01-31, +180d.")
+        str, typer.Option("--review-at", "--next", help="The date of the next review: 2027-01-31, +180d.")
     ],
     note: Annotated[str, typer.Option(help="Why it stays.")],
 ) -> None:
-    """Record that somebody looked, and why the hold stays."""
+    """Record a review of the hold, and why it stays."""
     body = {"review_at": instant_or_none(next_review), "note": note}
     reviewed = await call.client.post(f"/v1/holds/{segment(hold)}/review", body)
     call.out.show(reviewed, _fields(reviewed))
@@ -155,7 +155,7 @@ async def review(
 
 @remote(group, "release", examples=[f'callvault holds release {_HOLD} --reason "claim settled"'])
 async def release(call: Remote, hold: HoldName, reason: Annotated[str, typer.Option(help="Why it may end.")]) -> None:
-    """Ask for the release of a hold; a second person approves it."""
+    """Request the release of a hold; a second person approves it."""
     asked = await call.client.post(f"/v1/holds/{segment(hold)}/release", {"reason": reason})
     call.out.show(asked, _fields(asked))
     call.out.hint(f"a second person, with their own token: callvault holds approve {hold}")

@@ -1,4 +1,4 @@
-"""Writes who runs a vault into its config.toml; `init` asks for it if it finds a placeholder."""
+"""Writes the [identity] of a vault into its config.toml; `init` asks for it if it finds a placeholder."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`callvault init`: makes a vault, and the default settings where there are none."""
+"""`callvault init`: creates a vault, and the default settings if there are none."""
 
 from __future__ import annotations
 
@@ -57,26 +57,26 @@ async def init(
     config: ConfigPath = DEFAULT_CONFIG,
     trial: Annotated[
         bool,
-        typer.Option("--trial", help="Make a vault to try things in, for ever: its recordings may end within a day."),
+        typer.Option("--trial", help="Make a trial vault, which stays one: its recordings may end within a day."),
     ] = False,
     processor: Annotated[
-        str | None, typer.Option(help="Who runs this vault, as certificates say it; written into the settings.")
+        str | None, typer.Option(help="Who runs this vault, for the certificates; written into the settings.")
     ] = None,
     contact: Annotated[
-        str | None, typer.Option(help="Where to ask about a certificate; written into the settings too.")
+        str | None, typer.Option(help="The contact for questions about a certificate; written into the settings.")
     ] = None,
     defaults: Annotated[
-        bool, typer.Option("--defaults", help="Print the default settings, each explained, and make nothing.")
+        bool, typer.Option("--defaults", help="Print the default settings, each with its explanation; make no vault.")
     ] = False,
 ) -> None:
-    """Create a vault: catalog, keyring, issuer key and the first operator's token, printed this once.
+    """Create a vault: catalog, keyring, issuer key and the first operator's token, which is printed only this time.
 
-    Refuses to overwrite anything. Where there is no config.toml here and --config names no other, the default settings
-    are written to it first, and everything lies in `data` beside it.
+    It never overwrites files. If there is no config.toml here and --config names no other file, the default settings
+    are written to it first, and the vault's files are in `data` beside it.
 
-    At a terminal it asks who runs the vault, if the settings do not say: no certificate is issued under a placeholder,
-    and so nothing is shredded. A trial vault says that it is one wherever it speaks of itself, on its certificates too,
-    and never becomes another.
+    At a terminal it asks who runs the vault, if the settings do not say. With a placeholder no certificate can be
+    issued, and so nothing is shredded. A trial vault says on its certificates and elsewhere that it is one. It never
+    becomes another vault.
     """
     from vault.wiring import init_vault  # noqa: PLC0415 - loads storage drivers; most commands need none
 
@@ -94,7 +94,7 @@ async def init(
             settings = load_config(config)
         made = await init_vault(settings, trial=trial)
     except (ConfigError, typer.Abort):
-        if written:  # nothing was created, the settings included
+        if written:  # no vault was created, so its new settings are removed too
             config.unlink(missing_ok=True)
         raise
     created = [*([f"settings {config.absolute()}"] if written else []), *made.created]
@@ -113,12 +113,12 @@ async def init(
 
 
 def _asked(name: str) -> str:
-    question = {"processor": "Who runs this vault (on certificates)", "contact": "Where to ask about a certificate"}
+    question = {"processor": "Who runs this vault (for certificates)", "contact": "Contact for questions about them"}
     return str(typer.prompt(question[name], err=True)).strip()
 
 
 def _write_defaults(config: Path) -> bool:
-    """Write the default settings where they are looked for and nobody put any; tell whether it did."""
+    """Write the default settings to the default place, if there are none; return whether this wrote them."""
     if config != DEFAULT_CONFIG or config.exists():
         return False
     with whole_file(config, force=False) as file:

@@ -1,4 +1,4 @@
-"""`callvault journal`: what nodes have not stored yet, and recovering or abandoning a dead node's journal."""
+"""`callvault journal`: shows the nodes' unstored audio, and recovers or abandons a dead node's journal."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ group = new_group("Journals: audio that is not in the object store yet, node by 
 
 @local(group, "status", examples=["callvault journal status", "callvault journal status --json"])
 async def status(out: Output, config: ConfigPath = DEFAULT_CONFIG) -> None:
-    """Show every node, its open recordings, and what only its journal has.
+    """Show every node, its open recordings, and how many bytes only its journal has.
 
-    Unstored bytes are as of when the node was last seen.
+    Unstored bytes are counted when the node was last seen.
     """
     from vault.wiring.journals import journal_status  # noqa: PLC0415 - loads storage drivers; most commands need none
 
@@ -73,8 +73,8 @@ async def recover(
 ) -> None:
     """Finish a dead node's recordings from its journal directory.
 
-    What ended in order is sealed, the rest is truncated at its last durable byte. Refuses while the node lives. A node
-    that starts again on its journal does the same by itself.
+    Recordings that ended in order are sealed; the others are truncated at their last durable byte. It refuses while the
+    node lives. A node that starts again on its journal does the same by itself.
     """
     from vault.wiring.journals import recover_journal  # noqa: PLC0415 - loads storage drivers; most commands need none
 
@@ -82,7 +82,7 @@ async def recover(
         settled = await recover_journal(load_config(config), directory.absolute(), progress=progress)
     _show(out, settled)
     if settled.files_left:
-        out.hint("the files left in the directory belong to no open recording of that node: the log says more")
+        out.hint("the remaining files in the directory belong to no open recording of that node: see the log")
 
 
 @local(group, "abandon", examples=["callvault journal abandon node_018f2f8e5a0b7c3d9e1f2a3b4c5d6e7f --yes"])
@@ -90,11 +90,11 @@ async def abandon(
     out: Output,
     node: Annotated[str, typer.Argument(help="node_ and 32 hex digits, from journal status.", show_default=False)],
     config: ConfigPath = DEFAULT_CONFIG,
-    yes: Annotated[bool, typer.Option("--yes", help="Its disk is lost: what only its journal had is gone.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Accept that audio which only its journal has is lost.")] = False,
 ) -> None:
     """Close the open recordings of a node whose disk is lost, truncated at what the object store has.
 
-    Refuses while the node is seen, and without --yes.
+    It refuses while the node is alive, and without --yes.
     """
     from vault.wiring.journals import abandon_node  # noqa: PLC0415 - loads storage drivers; most commands need none
 

@@ -16,7 +16,7 @@ group = new_group("The keyring: what every recording's key is derived from.")
 
 @remote(group, "status", examples=["callvault keys status", "callvault keys status --json"])
 async def status(call: Remote) -> None:
-    """Say which epoch lives, under which provider, and which replicas hold it."""
+    """Show the live epoch, its root-key provider, and the replicas that have it."""
     found = await call.client.get("/v1/keys")
     call.out.show(
         found,
@@ -39,9 +39,9 @@ async def status(call: Remote) -> None:
 
 @local(group, "verify", examples=["callvault keys verify", "callvault keys verify --json"])
 async def verify(out: Output, config: ConfigPath = DEFAULT_CONFIG) -> None:
-    """Open every replica by itself, compare the trees, and list the root versions; a server may be running.
+    """Open each replica, compare their trees, and list the root versions; a server may be running.
 
-    Exits with 5 unless every replica opens to the same tree and only one root version lives.
+    It exits with 5 unless every replica opens to the same tree and only one root version is live.
     """
     from vault.wiring.doctor import verify_keyring  # noqa: PLC0415 - loads storage drivers; most commands need none
 
@@ -50,11 +50,11 @@ async def verify(out: Output, config: ConfigPath = DEFAULT_CONFIG) -> None:
 
 @remote(group, "rotate", examples=["callvault keys rotate"])
 async def rotate(call: Remote) -> None:
-    """Replace the root version, destroy the old one, and give everything to come new keys.
+    """Replace the root version, destroy the old one, and use new keys for all coming calls.
 
-    Every recording stays readable. A copy of the root keys and the keyring from before opens nothing that begins after
-    this. Calls under way go on under the keys they began with. With another provider configured, this is the step that
-    moves the vault to it.
+    Every recording stays readable. An older copy of the root keys and the keyring opens no recording that begins after
+    this. Calls under way continue under their old keys. With another provider configured, this step moves the vault to
+    it.
     """
     done = await call.client.post("/v1/keys/rotate", {})
     call.out.show(
@@ -93,10 +93,10 @@ async def repair(
 
 @local(group, "prepare", examples=["callvault keys prepare --config /etc/callvault/config.toml"])
 async def prepare(out: Output, config: ConfigPath = DEFAULT_CONFIG) -> None:
-    """Make the store of [keyring.root] for a vault that moves there from [keyring.previous_root].
+    """Create the store of [keyring.root] for a vault that moves there from [keyring.previous_root].
 
-    Proves every right that will be needed by making, using and destroying a root version. Nothing moves yet: restart
-    the server with both sections, then rotate. docs/providers.md has the whole way.
+    It proves that all needed permissions exist: it makes, uses and destroys a root version. The vault does not move
+    yet: restart the server with both sections, then rotate. docs/providers.md has all steps.
     """
     from vault.wiring import prepare_root_keys  # noqa: PLC0415 - loads storage drivers; most commands need none
 

@@ -66,7 +66,7 @@ def lazy_group(modules: Mapping[str, str]) -> type[typer.core.TyperGroup]:
             return list(self.commands)
 
         def shell_complete(self, ctx: Any, incomplete: str) -> list[CompletionItem]:
-            # Names only: help texts are in the modules, and a shell asks at every key.
+            # Names only: help texts are in the modules, and a shell completes at every key.
             own = [*self.params, self.get_help_option(ctx)]
             options = [name for each in own if each is not None for name in each.opts]
             names = options if incomplete.startswith("-") else list(self.commands)

@@ -1,4 +1,4 @@
-"""The command `callvault`: the tree of commands, and how errors and exit codes are reported."""
+"""The command `callvault`: its tree of commands, and the report of errors and exit codes."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ def callvault(
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and leave.")
     ] = False,
 ) -> None:
-    """Take the options that belong to no command."""
+    """Read the options that belong to no command."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -88,8 +88,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (KeyboardInterrupt, typer.Abort):
         return Exit.INTERRUPTED
     except BrokenPipeError:
-        # The reader has closed the pipe. Standard output is replaced, or the interpreter would report an error at its
-        # end.
+        # The reader has closed the pipe. Without a new standard output the interpreter would report an error when it
+        # ends.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return Exit.DONE
     except (VaultError, OSError, BaseExceptionGroup) as failure:
@@ -130,7 +130,7 @@ def _told(error: BaseException) -> VaultError | None:
 
 
 def _expected(failure: BaseException) -> Iterator[VaultError]:
-    """Yield the expected errors of a failure, one by one of a group; none if any part is a defect."""
+    """Yield the expected errors of a failure, those of a group one by one; none if any of them is a defect."""
     if not isinstance(failure, BaseExceptionGroup):
         if (told := _told(failure)) is not None:
             yield told

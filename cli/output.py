@@ -1,4 +1,4 @@
-"""What commands print: results on standard output, everything else on standard error."""
+"""Prints the output of commands: results on standard output, all other text on standard error."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 _PLAIN_WIDTH = 240
 _BETWEEN = 2
 _WORDS = 12
-"""Spaces between columns, and the least width of a column with several words."""
+"""The minimum width of a column with several words."""
 _WHOLE = re.compile(r"[a-z]{2,5}_[0-9a-f]{32}|[0-9]{4}-[0-9]{2}-[0-9]{2}.*|[0-9.:]+", re.ASCII)
 _TOKEN = re.compile(r"cv_[0-9a-f]{32}_[A-Za-z0-9_-]+")
 _STATES = {
@@ -83,7 +83,7 @@ def _cell(value: object) -> Text:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Column:
-    """The least width at which no word of a column is broken, and the most it needs."""
+    """The smallest width at which no word of a column is broken, and the width of its longest cell."""
 
     least: int
     most: int
@@ -151,7 +151,7 @@ class Output:
         self._err.print(styled(text))
 
     def hint(self, text: str) -> None:
-        """Print what to do next on standard error."""
+        """Print on standard error what the user can do next."""
         self._err.print(styled("hint: ", "cyan") + styled(text))
 
     def table(

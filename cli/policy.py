@@ -1,4 +1,4 @@
-"""`callvault policy`: changes of how long existing calls and their metadata are kept."""
+"""`callvault policy`: changes of the retention of existing calls and their metadata."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def fields(item: Mapping[str, Any]) -> list[tuple[str, object]]:
 
 
 def _through(item: Mapping[str, Any]) -> str:
-    """Return up to when calls are covered: a month for metadata, the instant of the request for audio."""
+    """Return the end of the covered calls: a month for metadata, the instant of the request for audio."""
     return str(item["through"] if item["retention"] is None else item["requested_at"])
 
 
@@ -89,7 +89,7 @@ async def show(call: Remote, identifier: PolicyName) -> None:
     ],
 )
 async def approve(call: Remote, identifier: PolicyName, *, shown: Shown = None, yes: Yes = False) -> None:
-    """Read the request and agree, as the second person; it takes effect after the notice."""
+    """Approve a request, as the second person; it takes effect after the notice."""
     path = f"/v1/policies/{segment(identifier)}"
     named = await digest(
         call,
@@ -107,9 +107,10 @@ async def approve(call: Remote, identifier: PolicyName, *, shown: Shown = None, 
 
 @remote(group, "reject", examples=["callvault policy reject pol_018f2f8e5a0b7c3d9e1f2a3b4c5d6e7f"])
 async def reject(call: Remote, identifier: PolicyName) -> None:
-    """Refuse a request, or withdraw it until it is applied: nothing changes.
+    """Reject a request as the second person, or withdraw it until it is applied: nothing changes.
 
-    An approved one that keeps anything longer stands: two people decide about another change once it has taken effect.
+    An approved request that keeps recordings longer cannot be withdrawn. Once it has taken effect, two people can
+    decide about another change.
     """
     rejected = await call.client.post(f"/v1/policies/{segment(identifier)}/approve", {"approve": False})
     call.out.show(rejected, fields(rejected))

@@ -16,7 +16,7 @@ from cli.output import Output
 from cli.profiles import Profile, check_name, find, keep_token, own_token_file, read_profiles, read_token, save
 from vault.errors import ConfigError, Conflict, Invalid, NotFound
 
-group = new_group("Vaults under names: address, authority, token file. CALLVAULT_PROFILE or --profile chooses one.")
+group = new_group("Named vaults: address, authority, token file. CALLVAULT_PROFILE or --profile chooses one.")
 
 ProfileName = Annotated[
     str, typer.Argument(metavar="NAME", help="What you call it, such as north.", show_default=False)
@@ -54,10 +54,10 @@ async def add(
     ] = None,
     vault: Annotated[str | None, typer.Option(help="Refuse any vault but this one, vlt_ and 32 hex digits.")] = None,
 ) -> None:
-    """Ask a server which vault it is, and keep that with its address and the token under a name.
+    """Ask a server for its vault's id, and store that with the address and the token under a name.
 
-    From then on the token goes to that vault alone: a server that says it is another one gets none. A terminal is asked
-    for the token. Without one the profile has none, as long as no --token-file is given.
+    From then on the token is sent only to that vault: a server with another id does not get it. At a terminal, this
+    asks for the token. Without a terminal and without --token-file, the profile has no token.
     """
     known = read_profiles()
     if check_name(name) in known:
@@ -85,7 +85,7 @@ async def add(
 
 
 def _token_place(name: str, token_file: str | None) -> Path | None:
-    """Return the file that has the token: the given one, or one that is written now."""
+    """Return the file with the token: the given one, or a new one that is written now."""
     if token_file is not None and token_file != _STDIN:
         place = Path(token_file).absolute()
         checked_token(read_token(place))
@@ -136,7 +136,7 @@ def show(out: Output, name: ProfileName) -> None:
 
 @local(group, "remove", examples=["callvault profile remove north"])
 def remove(out: Output, name: ProfileName) -> None:
-    """Forget a profile, and its token if it was kept with it; at the vault the token goes on until it is revoked."""
+    """Remove a profile, and its token if the profile stored it; the vault accepts the token until it is revoked."""
     known = read_profiles()
     if known.pop(check_name(name), None) is None:
         raise NotFound(f"there is no profile {name}", hint="callvault profile list")

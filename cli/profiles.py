@@ -1,7 +1,7 @@
 """Profiles: a vault's id, its address, its authority, and the file with the user's token.
 
 They are read from `callvault/profiles.toml` below `$XDG_CONFIG_HOME`, or below `~/.config` without it. A token is never
-in that file. It is in a file of its own, which nobody else may read.
+in that file. It is in a file of its own that only its owner may read.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _PRIVATE: Final = 0o077
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Profile:
-    """One vault as one user reaches it; `vault` is the id that its server states."""
+    """One user's way to a vault; `vault` is the id that its server states."""
 
     server: str
     vault: str
@@ -39,7 +39,7 @@ class Profile:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Connection:
-    """Where a command's requests go, and with which token. With `vault`, only to that vault's server."""
+    """The server and the token of a command's requests. With `vault`, the server must be that vault's."""
 
     server: str
     token: str | None = field(default=None, repr=False)
@@ -139,7 +139,7 @@ def read_token(path: Path) -> str:
             if mode & _PRIVATE:
                 raise ConfigError(
                     f"others may read the token file {path} (mode {mode:04o}); the token was not used",
-                    hint=f"chmod 600 {path}; if somebody may have read it, issue another one and revoke this one",
+                    hint=f"chmod 600 {path}; if another person may have read it, issue a new token and revoke this one",
                 )
             return file.read(_TOKEN_BYTES).strip()
     except (OSError, UnicodeDecodeError) as error:
@@ -155,9 +155,9 @@ def connection(
     profile: str | None,
     environment: Mapping[str, str] = os.environ,
 ) -> Connection:
-    """Return where requests go, and with which token. A profile overrides all variables, the token's too.
+    """Return the connection for requests. A profile overrides all variables, also the token's.
 
-    So a token that a shell still has in CALLVAULT_TOKEN reaches no other vault than the one it was exported for.
+    So a token that a shell still has in CALLVAULT_TOKEN is not sent to the profile's vault.
     """
     found = chosen(profile, environment)
     where = nameless(server=server, ca_file=ca_file, profile=profile, environment=environment)
@@ -181,7 +181,7 @@ def nameless(
     default: str = DEFAULT_SERVER,
     environment: Mapping[str, str] = os.environ,
 ) -> Connection:
-    """Return where requests go, without a token. Options override the profile, which overrides the variables."""
+    """Return the connection for requests without a token. Options override the profile, which overrides variables."""
     if found := chosen(profile, environment):
         return Connection(
             server=server or found.server,

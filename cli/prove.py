@@ -1,4 +1,4 @@
-"""`callvault prove`: attack the vault's own promises, with everything a thief could have."""
+"""`callvault prove`: attacks the vault's own promises, with all that a thief could have."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def _window_bytes(text: str) -> int:
         return _EVERYTHING
     match = _SIZE.fullmatch(text)
     if match is None:
-        raise Invalid("--windows is a size", hint="like 0, 512KiB or 8MiB, or the word all")
+        raise Invalid("--windows is not a size", hint="write 0, 512KiB, 8MiB and the like, or the word all")
     return int(match[1]) * _UNITS[match[2] or ""]
 
 
@@ -49,19 +49,19 @@ async def erasure(
     out: Output,
     artefacts: Annotated[
         list[Path],
-        typer.Argument(help="Directories with copies of what the vault ever wrote.", show_default=False),
+        typer.Argument(help="Directories with copies of files that the vault ever wrote.", show_default=False),
     ],
     config: ConfigPath = DEFAULT_CONFIG,
     recording: Annotated[str | None, typer.Option(help="Attack only this one, rec_ and 32 hex digits.")] = None,
     windows: Annotated[
-        str, typer.Option(help="Try every 32-byte window of this much as a key: a size, or all. The slow part.")
+        str, typer.Option(help="How many bytes to try as keys, every 32-byte window: a size, or all. The slow part.")
     ] = _DEFAULT_WINDOWS,
 ) -> None:
     """Try to open every recording found in the artefacts.
 
-    With today's keyring; with every keyring found in the artefacts under every root key that lives; and with every
-    32-byte window of the artefacts as a key. Exits with 5 if anything shredded opens or a survivor does not. Writes
-    nothing.
+    It tries the present keyring, every keyring found in the artefacts under every live root key, and every 32-byte
+    window of the artefacts as a key. It exits with 5 if a shredded recording opens or a surviving one does not. It
+    writes no files.
     """
     from vault.wiring.proof import prove_erasure  # noqa: PLC0415 - loads storage drivers; most commands need none
 
@@ -154,7 +154,7 @@ def _print_erasure(out: Output, proof: ErasureProof) -> None:
     columns = ["recording", "catalog says", "certificates", "today's keyring", "old keyrings", "windows", "verdict"]
     out.table(columns, rows, empty="no sealed objects in the artefacts")
     for path in proof.found.root_keys:
-        out.note(f"warning: {path} is a copy of root keys; with it, what lived in its epoch opens")
+        out.note(f"warning: {path} is a copy of root keys; it opens the recordings that lived in its epoch")
     if tried.covered_bytes < tried.total_bytes:
         out.hint("more windows take longer and prove more: --windows 8MiB, or all")
 
@@ -167,10 +167,10 @@ def _print_erasure(out: Output, proof: ErasureProof) -> None:
 async def restore(
     out: Output, destination: Destination, identifier: BackupId = None, config: ConfigPath = DEFAULT_CONFIG
 ) -> None:
-    """Restore a backup's catalog aside and read every surviving recording from the backup, end to end.
+    """Restore a backup's catalog to a temporary place, and read every surviving recording from the backup completely.
 
-    Nothing of the vault is written or stopped. Exits with 5 if a survivor does not read as recorded or something
-    shredded does.
+    The vault is neither changed nor stopped. It exits with 5 if a surviving recording does not read as recorded, or if
+    a shredded one does.
     """
     from vault.format.backup import check_backup  # noqa: PLC0415 - a command imports what it needs when it runs
     from vault.wiring.proof import prove_restore  # noqa: PLC0415 - loads storage drivers; most commands need none

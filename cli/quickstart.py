@@ -25,8 +25,8 @@ _PORTS: Final = range(8080, 8100)
 _IDENTITY: Final = {"processor": "A trial of Callvault", "contact": "nobody@callvault.example"}
 _CALL: Final = "first-call"
 _TRIAL: Final = (
-    "A trial vault is for trying things: its recordings may end within a day, every certificate it issues says that "
-    "it is one, and it never becomes another. For calls that matter there is callvault init."
+    "A trial vault is for tests: its recordings may end within a day, every certificate it issues says that it is a "
+    "trial, and it never becomes another vault. For real calls, use callvault init."
 )
 
 
@@ -42,12 +42,12 @@ def quickstart(
 ) -> None:
     """Make a trial vault and print the commands that serve it, record a first call and play it.
 
-    The directory gets settings, keys, the tenant northfield-college, a sample call, and a file with a token for each of
-    a recorder, compliance, a dpo and two operators. It appears whole or not at all. Where it is there already, the
+    The directory gets settings, keys, the tenant northfield-college and a sample call. It also gets files with tokens:
+    for a recorder, compliance, a dpo and two operators. It appears complete or not at all. If it exists already, the
     commands are printed again and nothing is changed.
 
-    A trial vault is for trying things: its recordings may end within a day, every certificate it issues says that it is
-    one, and it never becomes another. For calls that matter there is `callvault init`.
+    A trial vault is for tests: its recordings may end within a day, every certificate it issues says that it is a
+    trial, and it never becomes another vault. For real calls, use `callvault init`.
     """
     trial = _Trial(directory)
     made = not trial.is_whole()
@@ -85,7 +85,7 @@ def _make(trial: _Trial) -> None:
     try:
         with _ending_in_order(), _work_place(target) as place:
             to_its_end(_furnish(_Trial(place)))
-            # The rename is the only step that others see: everything is there, or nothing.
+            # The rename is the only visible step, so the directory is complete or absent.
             rename(place, target)
     except OSError as error:
         raise ConfigError(f"{trial.directory} cannot be made: {error.strerror}", hint="name another place") from error
@@ -93,7 +93,7 @@ def _make(trial: _Trial) -> None:
 
 @contextmanager
 def _ending_in_order() -> Iterator[None]:
-    """Turn signals that end a process into an interrupt, as Ctrl-C is, so that nothing is left half-made."""
+    """Turn signals that end a process into KeyboardInterrupt, so that a half-made directory is removed."""
     before = {number: signal.signal(number, signal.default_int_handler) for number in (signal.SIGTERM, signal.SIGHUP)}
     try:
         yield
@@ -104,14 +104,14 @@ def _ending_in_order() -> Iterator[None]:
 
 @contextmanager
 def _work_place(target: Path) -> Iterator[Path]:
-    """Yield an empty directory beside `target` that nobody else uses; it is removed if the work in it fails."""
+    """Yield an empty directory beside `target` for this process alone; it is removed if the work in it fails."""
     place = target.with_name(f".{target.name}.partial")
     place.mkdir(mode=0o700, parents=True, exist_ok=True)
     lock = os.open(place, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
     try:
         _take(lock, place, target)
         try:
-            for left in place.iterdir():  # by a quickstart that was killed
+            for left in place.iterdir():  # left by a quickstart that was killed
                 shutil.rmtree(left) if left.is_dir() else left.unlink()
             yield place
         except BaseException:
@@ -130,7 +130,7 @@ def _take(lock: int, place: Path, target: Path) -> None:
     if not place.exists() or place.stat().st_ino != found.st_ino:
         raise busy
     if found.st_uid != os.geteuid():
-        raise Refused(f"{place} belongs to somebody else; nothing was written", hint="name another directory")
+        raise Refused(f"{place} belongs to another user; nothing was written", hint="name another directory")
     os.fchmod(lock, 0o700)
 
 
@@ -151,7 +151,7 @@ async def _furnish(trial: _Trial) -> None:
     tokens = await make_trial(load_config(trial.config))
     for name, token in tokens.items():
         write_new(trial.token(name), [f"{token}\n".encode()])
-    # curl reads its options from a file, so that the token is in no list of processes.
+    # curl reads its options from a file, so that the list of processes does not show the token.
     write_new(trial.curl, [f'header = "Authorization: Bearer {tokens["recorder"]}"\n'.encode()])
 
 
@@ -206,10 +206,10 @@ def _show(out: Output, trial: _Trial, *, made: bool) -> None:
     else:
         out.note(f"{trial.directory} has a trial vault already; nothing was changed")
     out.note(_TRIAL)
-    out.text(f"# serve it, in a terminal of its own: it says when it listens, and Ctrl-C stops it\n{commands['serve']}")
-    out.text(f"# when it listens, record 18 seconds of a call, in another terminal\n{commands['record']}")
-    out.text(f"# write what was recorded to {_CALL}.wav\n{commands['play']}")
+    out.text(f"# serve it in a terminal of its own; it prints when it listens; Ctrl-C stops it\n{commands['serve']}")
+    out.text(f"# when it listens, record 18 seconds of a call in another terminal\n{commands['record']}")
+    out.text(f"# write the recording to {_CALL}.wav\n{commands['play']}")
     out.hint(
-        "what takes two people takes tokens of two operators: here the first issued compliance.token, the second "
-        "dpo.token, so one of them asks and the other approves"
+        "a decision by two people needs tokens that two operators issued: here the first operator issued "
+        "compliance.token and the second dpo.token, so one can request and the other approve"
     )

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from cli.setups import Place, Recorder
     from cli.setups.place import File
 
-group = new_group("Configuration for recorders: what they are told so that their calls arrive.")
+group = new_group("Configuration with which recorders send their calls.")
 
 _TOKEN_VARIABLE: Final = "CALLVAULT_RECORDER_TOKEN"  # noqa: S105 - the name of a variable
 
@@ -50,17 +50,17 @@ async def show(
     call: Remote,
     *,
     name: Annotated[str, typer.Argument(metavar="RECORDER", help="One of `callvault recorders list`.")],
-    tenant: Annotated[str, typer.Option(help="Whose calls it records.")],
+    tenant: Annotated[str, typer.Option(help="The tenant whose calls it records.")],
     issue: Annotated[
         str | None,
-        typer.Option(help="Issue a recorder's token of this name and fill it in, this once; an operator may."),
+        typer.Option(help="Issue a recorder's token with this name and fill it in; needs an operator's token."),
     ] = None,
     address: Annotated[str | None, typer.Option(help="The server as recorders reach it; --server if left out.")] = None,
 ) -> None:
     """Print a recorder's configuration for one tenant.
 
-    A token that exists already is taken from the variable CALLVAULT_RECORDER_TOKEN. Without one, $CALLVAULT_TOKEN
-    stands where it belongs.
+    An existing token is taken from the variable CALLVAULT_RECORDER_TOKEN. Without one, the configuration has
+    $CALLVAULT_TOKEN in its place.
     """
     from cli.setups import RECORDERS, Place  # noqa: PLC0415 - a command imports what it needs when it runs
 
@@ -72,7 +72,7 @@ async def show(
     given = os.environ.get(_TOKEN_VARIABLE)
     if given and issue:
         raise Invalid(f"--issue and {_TOKEN_VARIABLE} exclude each other")
-    Place(server, identifier, given or None)  # refused before a token is issued for nothing
+    Place(server, identifier, given or None)  # raises before a token is issued
     if not issue:
         await _look_up(call, identifier)
     else:
@@ -85,17 +85,17 @@ async def show(
 async def _look_up(call: Remote, tenant: TenantId) -> None:
     """Raise NotFound if the server has no such tenant; note if that could not be checked."""
     if call.client.token_id is None:
-        call.out.note(f"no token to ask with: whether there is a tenant {tenant} was not looked up")
+        call.out.note(f"without a token it was not checked whether tenant {tenant} exists")
         return
     try:
         await call.client.get(f"/v1/tenants/{segment(tenant)}")
     except NotFound as error:
         raise NotFound(
             f"there is no tenant {tenant}, or not for this token",
-            hint="callvault tenants list shows those that there are; callvault tenants add adds one",
+            hint="callvault tenants list shows the tenants; callvault tenants add adds one",
         ) from error
     except (Forbidden, Unauthenticated, Unavailable) as error:
-        call.out.note(f"whether there is a tenant {tenant} was not looked up: {error.message}")
+        call.out.note(f"it was not checked whether tenant {tenant} exists: {error.message}")
 
 
 def notes(recorder: Recorder, place: Place) -> Sequence[str]:
@@ -103,8 +103,8 @@ def notes(recorder: Recorder, place: Place) -> Sequence[str]:
     said = list(recorder.notes)
     if place.token is None and "audiosocket" not in recorder.name:
         said.append(
-            "Put a recorder's token in the place of $CALLVAULT_TOKEN (and its id, tok_ and the part between the "
-            "underscores, and its secret, the rest, where those are asked for): "
+            "Replace $CALLVAULT_TOKEN by a recorder's token. Its id is tok_ and the part between the underscores; its "
+            "secret is the rest. To issue one: "
             f"callvault tokens issue --tenant {place.tenant} --role recorder --name NAME, or --issue NAME here."
         )
     if recorder.route.startswith(("/v1/ingest/{tenant}/ws", "/v1/ingest/{tenant}/audiohook")) and not place.encrypted:
@@ -124,7 +124,7 @@ def _print(out: Output, recorder: Recorder, files: Sequence[File], said: Sequenc
         out.document(document)
         return
     for each in files:
-        # A single file can be redirected to its place; several need to be told apart.
+        # A single file can be redirected to its place; several get headings.
         if len(files) > 1:
             out.text(f"==> {each.path} <==")
         else:

@@ -1,4 +1,4 @@
-"""`callvault recordings`: find, explain, play and export what was recorded; pause what is being recorded."""
+"""`callvault recordings`: find, explain, play, flag and export recordings; pause live calls."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ from vault.protocol.webhook import FlagCategory
 group = new_group("Find, explain, play and export recordings; pause live ones.")
 
 RecordingName = Annotated[
-    str, typer.Argument(metavar="RECORDING", help="rec_ and 32 hex digits; to read, as many as tell it apart.")
+    str, typer.Argument(metavar="RECORDING", help="rec_ and 32 hex digits; to read, a unique beginning is enough.")
 ]
-Purpose = Annotated[str, typer.Option(help="Why you listen; goes into the audit trail, such as complaint.")]
+Purpose = Annotated[str, typer.Option(help="Why you listen, such as complaint; the audit trail has it.")]
 Target = Annotated[str, typer.Option("--output", "-o", help="The file to write, or - for standard output.")]
 Force = Annotated[bool, typer.Option("--force", help="Overwrite the file if it exists.")]
 
@@ -49,11 +49,11 @@ async def listing(
     call: Remote,
     *,
     filters: Filters,
-    purpose: Annotated[str | None, typer.Option(help="What a search by what is known of a call is for.")] = None,
+    purpose: Annotated[str | None, typer.Option(help="The purpose of a search by call key, number or tag.")] = None,
     before: Annotated[str | None, typer.Option(help="Continue after this recording, the last one of a page.")] = None,
     limit: Annotated[int, typer.Option(min=1, help="At most this many, newest first.")] = 100,
 ) -> None:
-    """List recordings, newest first, without who called. Times are shown and read as this machine's."""
+    """List recordings, newest first, without their parties. Times are shown and read in this machine's time zone."""
     found, after = await search(call.client, filters, purpose=purpose, before=before, limit=limit)
     if call.out.as_json:
         call.out.document({"recordings": found, "before": after})
@@ -121,7 +121,7 @@ def _media(media: Mapping[str, Any]) -> str:
 
 @remote(group, "show", examples=[f"callvault recordings show {_ID}"])
 async def show(call: Remote, recording: RecordingName) -> None:
-    """Show what is known about one recording, and who called if your role may see it."""
+    """Show one recording, with its parties if your role may see them."""
     found = await call.client.get(f"/v1/recordings/{segment(recording)}")
     call.out.show(found, _fields(found))
 
@@ -150,9 +150,9 @@ async def flag(
     call: Remote,
     *,
     recording: RecordingName,
-    category: Annotated[FlagCategory, typer.Option(help="What it is about; the alert says this and no more.")],
+    category: Annotated[FlagCategory, typer.Option(help="The kind of concern; the alert says no more than this.")],
     matter: Annotated[str | None, typer.Option(help="The case; the recording's own if left out.")] = None,
-    reason: Annotated[str | None, typer.Option(help="What happened. Stays with the hold; no alert carries it.")] = None,
+    reason: Annotated[str | None, typer.Option(help="What happened; stored with the hold, in no alert.")] = None,
 ) -> None:
     """Flag a safeguarding concern, also during the call: the recording is kept at once, and the lead is told."""
     body = {"category": category.value, "matter": matter, "reason": reason}
@@ -160,18 +160,18 @@ async def flag(
     flagged = await call.client.post(f"/v1/recordings/{segment(recording)}/flag", chosen)
     call.out.show(flagged, [(name.removesuffix("_id").replace("_", " "), value) for name, value in flagged.items()])
     if flagged["alert"] == "none_configured":
-        call.out.note("warning: nobody is told, because the tenant has no safeguarding webhook")
+        call.out.note("warning: no alert is sent, because the tenant has no safeguarding webhook")
         call.out.hint("an operator sets it: callvault tenants set TENANT --safeguarding-webhook URL")
 
 
 async def _download(
     call: Remote, recording: str, target: str, *, purpose: str, shape: str, force: bool
 ) -> dict[str, Any]:
-    """Write a recording's audio to `target` and return what was written; an answer that breaks off leaves no file."""
+    """Write a recording's audio to `target` and return the result; an answer that breaks off leaves no file."""
     check_shape(shape)
     if target == STDOUT and call.out.as_json:
         raise Invalid("audio and JSON cannot share standard output", hint="pass -o FILE")
-    # The file is opened first, so that a name that cannot be written leaves no access in the audit trail.
+    # The file is opened first, so that a name that cannot be written causes no access.
     with destination(target, force=force) as file, call.out.progress(recording, None) as bar:
         task = bar.task_ids[0]
         fetched = await fetch(
@@ -216,7 +216,7 @@ async def play(
     recording: Annotated[
         str | None, typer.Argument(metavar="[RECORDING]", help="rec_ and 32 hex digits.", show_default=False)
     ] = None,
-    call_key: Annotated[str | None, typer.Option(help="What its recorder calls it, in place of its id.")] = None,
+    call_key: Annotated[str | None, typer.Option(help="The recorder's name for the call, instead of the id.")] = None,
     purpose: Purpose,
     output: Target = STDOUT,
     shape: Shape = "wav",
@@ -224,7 +224,7 @@ async def play(
 ) -> None:
     """Listen to a recording, even while the call is running: every byte is verified before it is sent."""
     if (recording is None) == (call_key is None):
-        raise Invalid("one recording is played: name it by its id, or by --call-key")
+        raise Invalid("name one recording to play, by its id or by --call-key")
     chosen = recording or await _of_call(call, str(call_key), purpose=purpose)
     _report(call, await _download(call, chosen, output, purpose=purpose, shape=shape, force=force))
 
@@ -258,13 +258,13 @@ async def export(
     recording: RecordingName,
     purpose: Purpose,
     output: Target,
-    facts: Annotated[Path | None, typer.Option(help="Where the facts go; beside the audio if left out.")] = None,
+    facts: Annotated[Path | None, typer.Option(help="The file for the facts; beside the audio if left out.")] = None,
     shape: Shape = "wav",
     force: Force = False,
 ) -> None:
     """Write a recording, and beside it a JSON file with its facts and why it was kept.
 
-    `callvault export` takes many at once.
+    `callvault export` writes many at once.
     """
     beside = facts if facts is not None or output == STDOUT else Path(f"{output}.json")
     if beside is not None and beside.exists() and not force:
@@ -291,9 +291,9 @@ async def _turn(call: Remote, recording: str, verb: str) -> None:
 
 @remote(group, "pause", examples=[f"callvault recordings pause {_ID}", f"callvault recordings pause {_ID} --json"])
 async def pause(call: Remote, recording: RecordingName) -> None:
-    """Stop keeping a live call, as while card data is spoken: what arrives is dropped before it is sealed.
+    """Pause a live call, for example while card data is spoken: its audio is dropped before it is sealed.
 
-    It ends by itself, with an alarm, after ingest.pause_max (15m).
+    The vault ends the pause, with an alarm, after ingest.pause_max (15m).
     """
     await _turn(call, recording, "pause")
     call.out.hint(f"callvault recordings resume {recording}")
@@ -301,7 +301,7 @@ async def pause(call: Remote, recording: RecordingName) -> None:
 
 @remote(group, "resume", examples=[f"callvault recordings resume {_ID}", f"callvault recordings resume {_ID} --json"])
 async def resume(call: Remote, recording: RecordingName) -> None:
-    """Keep a live call again."""
+    """Resume a live call: its audio is kept again."""
     await _turn(call, recording, "resume")
 
 
@@ -337,7 +337,7 @@ async def notes(
             call.out.table(columns, _noted(found), empty="nothing was noted beside the audio", sentence=True)
         return
     if output == STDOUT and call.out.as_json:
-        raise Invalid("what is fetched and JSON cannot share standard output", hint="pass -o FILE")
+        raise Invalid("the document and JSON cannot share standard output", hint="pass -o FILE")
     size = 0
     fetched = f"{path}/aside/{aside}" if number is None else f"{path}/documents/{number}"
     with destination(output, force=force) as file:

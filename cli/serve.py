@@ -1,4 +1,4 @@
-"""`callvault serve`: one process that records, sweeps and shreds, or a parent and workers behind one port."""
+"""`callvault serve`: runs the vault as one process, or as a parent with workers behind one port."""
 
 from __future__ import annotations
 
@@ -52,18 +52,18 @@ def run(
         Path | None, typer.Option(help="Write the port here once listening; for server.port = 0.")
     ] = None,
     workers: Annotated[
-        int, typer.Option(min=1, max=64, help="Processes behind the one port, each with a journal of its own.")
+        int, typer.Option(min=1, max=64, help="How many processes share the port, each with its own journal.")
     ] = 1,
     as_worker: Annotated[str | None, typer.Option(hidden=True)] = None,
 ) -> None:
     """Serve the vault until SIGTERM or SIGINT, then let open calls end; a second signal ends it at once.
 
-    What was acknowledged is durable either way. Logs are JSON lines on standard error; with --json the address is
-    printed as JSON on standard output too. With --workers, a worker that dies is started again and takes up its own
-    journal; an interrupted upload can be continued at its own worker only, and meets another one with 503.
+    Acknowledged bytes are durable either way. Logs are JSON lines on standard error; with --json the address is also
+    printed as JSON on standard output. With --workers, a worker that dies is started again and resumes its own journal.
+    An interrupted upload can be continued only at its own worker; another worker answers 503.
 
-    SIGHUP reads the TLS files and log.level again. New connections get the new certificate, and those under way go on.
-    What cannot be used leaves in force what was, and the log says why.
+    SIGHUP reads the TLS files and log.level again. New connections get the new certificate, and open ones continue. If
+    a file cannot be used, the present setting stays in force and the log has the reason.
     """
     gc.disable()  # until `tune`: what a start loads stays, and to look through it again and again takes a quarter of it
     hung_up = _hang_ups()
@@ -86,7 +86,7 @@ def run(
 
 
 def _hang_ups() -> asyncio.Event:
-    """Return the event that SIGHUP sets; a signal before anybody waits is kept, and none ends the process."""
+    """Return the event that SIGHUP sets, also before anything waits for it; SIGHUP no longer ends the process."""
     import asyncio  # noqa: PLC0415 - a command imports what it needs when it runs
 
     hung_up = asyncio.Event()
@@ -258,13 +258,13 @@ def listener(settings: Config) -> socket.socket:
 
 
 def end_with_parent() -> None:
-    """Have the kernel end this worker in order if its parent dies."""
+    """Have the kernel send this worker SIGTERM if its parent dies."""
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
 
 
 @dataclass(kw_only=True)
 class Supervisor:
-    """Keeps `count` workers running until it is told to stop; `command` starts a worker once its number is added."""
+    """Keeps `count` workers running until a signal stops them; `command` and a number start a worker."""
 
     count: int
     command: Sequence[str]
@@ -298,7 +298,7 @@ class Supervisor:
             shutil.rmtree(siblings, ignore_errors=True)
 
     def _stop(self, number: signal.Signals) -> None:
-        """Pass the signal on, a second one too, at which workers end at once."""
+        """Pass the signal on to the workers; a second one ends them at once."""
         self._stopping.set()
         self._first.set()
         for process in self._running.values():
@@ -306,7 +306,7 @@ class Supervisor:
                 process.send_signal(number)
 
     def _hang_up(self) -> None:
-        """Have the workers read their files again; one that does not serve yet is told later."""
+        """Have the workers read their files again; a worker that does not serve yet gets the signal later."""
         self._hang_ups += 1
         self.hung_up()
         for process in self._serving:
@@ -314,7 +314,7 @@ class Supervisor:
 
     async def _keep(self, number: int, siblings: Path) -> None:
         if number:
-            # The first worker has the vault's own journal, and takes the rows that are older than nodes.
+            # The first worker has the vault's own journal, and resumes open rows from before rows named a node.
             await self._first.wait()
         pause = _FIRST_PAUSE_SECONDS
         loop = asyncio.get_running_loop()
@@ -337,7 +337,7 @@ class Supervisor:
             pause = min(pause * 2, _LONGEST_PAUSE_SECONDS)
 
     async def _once(self, number: int, siblings: Path) -> int:
-        """Run one worker to its end and return its exit code; its first line says that it serves."""
+        """Run one worker to its end and return its exit code; its first line of output means that it serves."""
         heard = self._hang_ups
         process = await asyncio.create_subprocess_exec(
             *self.command,
@@ -367,7 +367,7 @@ class Supervisor:
 
 
 def worker_command(config: Path, count: int) -> list[str]:
-    """Return the command line that starts a worker, all but its number."""
+    """Return the command line that starts a worker, without its number."""
     # -P: nothing is imported from the working directory.
     python = [sys.executable, "-P", "-m", "cli"]
     return [*python, "serve", f"--config={config.absolute()}", f"--workers={count}", "--json"]

@@ -62,11 +62,11 @@ def _override_fields(item: Mapping[str, Any]) -> list[tuple[str, object]]:
 )
 async def run(
     call: Remote,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would go and why; change nothing.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would go and why; change nothing.")] = False,
 ) -> None:
     """Sweep now.
 
-    A dry run shows how many recordings of each tenant would go, and the first of them. With --json it is lines: the
+    A dry run shows how many recordings of each tenant would go, and the first of them. With --json it prints lines: the
     totals, then every recording.
     """
     report = await call.client.post("/v1/sweeps", {"dry_run": dry_run})
@@ -80,7 +80,7 @@ async def run(
         call.out.note(f"warning: the guard stopped {_postponed(each)}")
         if each["tenant"]:
             lift = f"callvault sweep override request --tenant {each['tenant']} --through +2h --reason TEXT"
-            call.out.hint(f"if it is meant, the tenant's dpo and an operator lift the guard: {lift}")
+            call.out.hint(f"if this is intended, the tenant's dpo and an operator override the guard: {lift}")
 
 
 def _foreseen(call: Remote, report: Mapping[str, Any]) -> None:
@@ -112,7 +112,7 @@ async def _lines(call: Remote, report: Mapping[str, Any]) -> None:
 
 @remote(group, "status", examples=["callvault sweep status", "callvault sweep status --json"])
 async def status(call: Remote) -> None:
-    """Say when the last sweep was, what a guard stopped, and how late the promise is."""
+    """Show the last sweep, what a guard stopped, and how long due recordings have waited."""
     found = await call.client.get("/v1/sweeps")
     pairs: list[tuple[str, object]] = [
         ("last sweep", found["last_sweep_at"]),
@@ -135,12 +135,12 @@ async def request(
     call: Remote,
     *,
     tenant: Annotated[
-        str | None, typer.Option(help="Whose early recordings may go; left out, an operator vouches for the clock.")
+        str | None, typer.Option(help="The tenant whose guard to override; left out, the clock guard.")
     ] = None,
     through: Annotated[str, typer.Option(help="Until when the guard is lifted: +2h or an instant.")],
     reason: Annotated[str, typer.Option(help="Why the clock and the number are right.")],
 ) -> None:
-    """Vouch, as the first person, for the clock, or for what of a tenant goes before its date."""
+    """Request, as the first person, an override of the clock guard or of a tenant's guard."""
     body = {"through": instant_or_none(through), "reason": reason, **({"tenant": tenant} if tenant else {})}
     asked = await call.client.post("/v1/sweeps/overrides", body)
     call.out.show(asked, _override_fields(asked))
@@ -163,7 +163,7 @@ async def approve(
     shown: Shown = None,
     yes: Yes = False,
 ) -> None:
-    """Read the request and agree, as the second person."""
+    """Approve a request, as the second person."""
     path = f"/v1/sweeps/overrides/{segment(identifier)}"
     named = await digest(
         call,
@@ -185,7 +185,7 @@ async def approve(
     examples=["callvault sweep override reject ovr_018f2f8e5a0b7c3d9e1f2a3b4c5d6e7f"],
 )
 async def reject(call: Remote, identifier: OverrideName) -> None:
-    """Refuse a request as the second person, or take back one's own."""
+    """Reject a request as the second person, or withdraw one's own."""
     path = f"/v1/sweeps/overrides/{segment(identifier)}/approve"
     rejected = await call.client.post(path, {"approve": False})
     call.out.show(rejected, _override_fields(rejected))

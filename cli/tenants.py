@@ -13,7 +13,7 @@ from cli.client import segment
 from cli.command import Remote, Shown, Yes, digest, new_group, remote
 from vault.errors import Invalid
 
-group = new_group("The organisations called: the data controllers.")
+group = new_group("The tenants: the organisations, as data controllers, whose calls are kept.")
 
 TenantName = Annotated[str, typer.Argument(help="The tenant's id, such as northfield-college.")]
 _ADD = (
@@ -22,10 +22,10 @@ _ADD = (
 )
 _METADATA = "How long numbers and tags are kept after the month of the call, such as 730d or 2y; "
 _KEEP_DTMF = "Keep the keys that callers press, sealed like the audio: they can be card numbers."
-_WEBHOOK = "Where safeguarding flags are told, an https address; "
-_REGION = "Where numbers without a country code are dialled, two letters such as GB or IE; "
+_WEBHOOK = "The https address that gets the alerts of safeguarding flags; "
+_REGION = "The region in which numbers without a country code are read, such as GB or IE; "
 _ORIGIN = "The origin of a web page that may record, such as https://portal.northfield.example; repeat for several; "
-_EXISTING = "Ask, as the first of two people, that it hold for the calls that exist, and for no others."
+_EXISTING = "Request it, as the first of two people, for the existing calls instead of future ones."
 _RETENTION = "How long future recordings are kept, such as 90d, 18mo or 7y; "
 
 
@@ -58,7 +58,7 @@ def _fields(tenant: Mapping[str, Any]) -> list[tuple[str, object]]:
 
 
 def _changed(tenant: Mapping[str, Any]) -> list[tuple[str, object]]:
-    """Return what two people decided for the metadata of existing calls."""
+    """Return the lines about a change of existing calls' metadata by two people."""
     change = tenant["metadata_changed"]
     if change is None:
         return []
@@ -67,7 +67,7 @@ def _changed(tenant: Mapping[str, Any]) -> list[tuple[str, object]]:
 
 
 def _changed_audio(tenant: Mapping[str, Any]) -> list[tuple[str, object]]:
-    """Return what two people decided for the audio of existing calls."""
+    """Return the lines about a change of existing calls' audio by two people."""
     change = tenant["retention_changed"]
     if change is None:
         return []
@@ -76,7 +76,7 @@ def _changed_audio(tenant: Mapping[str, Any]) -> list[tuple[str, object]]:
 
 
 def _leaving(tenant: Mapping[str, Any]) -> list[tuple[str, object]]:
-    """Return what is deleted with a tenant that is to leave."""
+    """Return the lines about the end of a tenant's contract."""
     leaving = tenant["offboarding"]
     if leaving is None:
         return []
@@ -112,12 +112,12 @@ async def add(
     tenant: TenantName,
     name: Annotated[str, typer.Option(help="What people call it.")],
     controller: Annotated[str, typer.Option(help="The legal entity that decides about the recordings.")],
-    contact: Annotated[str, typer.Option(help="Where its data protection officer is reached.")],
+    contact: Annotated[str, typer.Option(help="The address of its data protection officer.")],
     retention: Annotated[str | None, typer.Option(help=_RETENTION + "the vault's default if left out.")] = None,
     metadata_retention: Annotated[
         str | None, typer.Option(help=_METADATA + "as long as the contract if left out.")
     ] = None,
-    safeguarding_webhook: Annotated[str | None, typer.Option(help=_WEBHOOK + "nobody if left out.")] = None,
+    safeguarding_webhook: Annotated[str | None, typer.Option(help=_WEBHOOK + "without it none are sent.")] = None,
     numbering_region: Annotated[str | None, typer.Option(help=_REGION + "GB if left out.")] = None,
     keep_dtmf: Annotated[bool, typer.Option("--keep-dtmf", help=_KEEP_DTMF)] = False,
     origin: Annotated[list[str] | None, typer.Option(help=_ORIGIN + "none if left out.")] = None,
@@ -180,12 +180,12 @@ async def change(
     *,
     tenant: TenantName,
     retention: Annotated[
-        str | None, typer.Option(help=_RETENTION + '"default" follows the vault. Existing ones keep theirs.')
+        str | None, typer.Option(help=_RETENTION + '"default" for the vault\'s. Existing ones keep theirs.')
     ] = None,
     metadata_retention: Annotated[
         str | None, typer.Option(help=_METADATA + '"contract" follows the contract. From the next month on.')
     ] = None,
-    safeguarding_webhook: Annotated[str | None, typer.Option(help=_WEBHOOK + '"none" tells nobody.')] = None,
+    safeguarding_webhook: Annotated[str | None, typer.Option(help=_WEBHOOK + '"none" stops them.')] = None,
     numbering_region: Annotated[str | None, typer.Option(help=_REGION + "then run callvault tenants reindex.")] = None,
     keep_dtmf: Annotated[
         bool | None, typer.Option("--keep-dtmf/--drop-dtmf", help=_KEEP_DTMF + " From the next one on.")
@@ -216,10 +216,10 @@ async def change(
     if origin is not None:
         body["origins"] = [] if origin == ["none"] else origin
     if not body:
-        raise Invalid("there is nothing to change", hint="say --retention, --metadata-retention or another setting")
+        raise Invalid("no setting to change", hint="pass --retention, --metadata-retention or another setting")
     if existing:
         if body.keys() - {"retention", "metadata_retention"}:
-            raise Invalid("--existing goes with --retention or --metadata-retention")
+            raise Invalid("--existing needs --retention or --metadata-retention")
         asked = await call.client.post("/v1/policies", {"tenant": tenant, **body})
         call.out.show(asked, policy.fields(asked))
         call.out.hint(f"a second person, with their own token: callvault policy approve {asked['id']}")
@@ -230,10 +230,10 @@ async def change(
 
 @remote(group, "reindex", examples=["callvault tenants reindex northfield-college"])
 async def reindex(call: Remote, tenant: TenantName) -> None:
-    """Read the numbers of existing calls anew, so that a search finds them in every spelling.
+    """Reindex the numbers of existing calls, so that a search finds them in every spelling.
 
-    Needed once after an upgrade from a version that read them otherwise, and after --numbering-region. It can be
-    stopped and begun again; calls go on meanwhile.
+    This is needed once after an upgrade from a version that read them differently, and after a change of
+    --numbering-region. It can be stopped and begun again; recording continues meanwhile.
     """
     total = {"looked_at": 0, "changed": 0}
     body: dict[str, Any] = {}
@@ -245,7 +245,7 @@ async def reindex(call: Remote, tenant: TenantName) -> None:
             if page["before"] is None:
                 break
             body = {"before": page["before"]}
-    call.out.show(total, [("recordings looked at", total["looked_at"]), ("found otherwise now", total["changed"])])
+    call.out.show(total, [("recordings looked at", total["looked_at"]), ("reindexed", total["changed"])])
 
 
 @remote(
@@ -263,15 +263,15 @@ async def offboard(
     *,
     tenant: TenantName,
     ends: Annotated[str | None, typer.Option(help="When the contract ends; now if left out.")] = None,
-    approve: Annotated[bool, typer.Option("--approve", help="Agree, as the second person.")] = False,
-    reject: Annotated[bool, typer.Option("--reject", help="Refuse, or withdraw it: nothing changes.")] = False,
+    approve: Annotated[bool, typer.Option("--approve", help="Approve the request, as the second person.")] = False,
+    reject: Annotated[bool, typer.Option("--reject", help="Reject or withdraw the request: nothing changes.")] = False,
     shown: Shown = None,
     yes: Yes = False,
 ) -> None:
     """End a tenant's contract; it takes the tenant's dpo and an operator.
 
-    From its end no call is taken in. After the export window, which counts from the later of that end and the approval,
-    a sweep shreds everything that no hold keeps.
+    From the end of the contract, calls are refused. The export window counts from the later of that end and the
+    approval. After it, a sweep shreds every recording that no hold keeps.
     """
     if (approve and reject) or (ends and (approve or reject)):
         raise Invalid("give one of --ends, --approve and --reject")

@@ -1,4 +1,4 @@
-"""TLS as a client: whom it trusts, and the error for a server it does not trust."""
+"""TLS as a client: its trusted authorities, and the error for a server that it does not trust."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _NOT_YET: Final = 9
 _SELF_SIGNED: Final = 18
 _UNKNOWN_AUTHORITY: Final = frozenset({0, 2, _SELF_SIGNED, 19, 20, 21})  # 0: not said
 _WRONG_NAME: Final = frozenset({62, 64})  # a host, an address
-"""OpenSSL's X509_V_ERR_… codes, as the standard library passes them on."""
+"""OpenSSL's X509_V_ERR_… codes, which the standard library passes on."""
 
 _TRUST: Final = (
     "if it is your vault's, name the authority that signed it: --ca-file FILE, CALLVAULT_CA_FILE, or callvault profile "
@@ -74,7 +74,7 @@ def untrusted(host: str, port: int, code: int, why: str, found: Presented | None
         names = ", ".join(found.names) or "no host at all"
         return Untrusted(
             f"{who} is for {names}, not for {host}; nothing was sent",
-            hint="use a name that it is for as the server's address, or have a certificate issued for this one",
+            hint="use one of its names as the server's address, or have a certificate issued for this address",
         )
     if code == _EXPIRED:
         return Untrusted(
@@ -89,7 +89,7 @@ def untrusted(host: str, port: int, code: int, why: str, found: Presented | None
     if code not in _UNKNOWN_AUTHORITY:
         return Untrusted(
             f"{who} breaks a rule for certificates: {why}; nothing was sent",
-            hint="have it issued anew as RFC 5280 wants it, with key identifiers, and its authority's with a key usage",
+            hint="have it issued again by RFC 5280: with key identifiers, and its authority's with a key usage",
         )
     origin = "signed itself" if code == _SELF_SIGNED else "comes from an authority that is not trusted here"
     return Untrusted(f"{who} {origin}; nothing was sent", hint=_TRUST)

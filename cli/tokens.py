@@ -34,24 +34,24 @@ async def issue(
     *,
     role: Annotated[Role, typer.Option(help="What the token may do.")],
     name: Annotated[str, typer.Option(help="The person or recorder that uses it.")],
-    tenant: Annotated[str | None, typer.Option(help="Whose calls it reaches; only operators have none.")] = None,
+    tenant: Annotated[str | None, typer.Option(help="The tenant whose calls it reaches; operators have none.")] = None,
     expires: Annotated[
         str | None,
-        typer.Option(help="From then it begins nothing: 90d, 1y or a date. Without it, in force until revoked."),
+        typer.Option(help="When it expires: 90d, 1y or a date. Without it, it is in force until revoked."),
     ] = None,
     imports_until: Annotated[
         str | None,
-        typer.Option(help="For a migration: until then retention counts from true starts; at most +90d."),
+        typer.Option(help="For a migration: until then retention counts from stated starts; at most +90d."),
     ] = None,
     config: Annotated[
         Path | None,
         typer.Option(
             readable=False,
-            help="An operator's token from the vault's own files, by whoever owns them: no server is asked.",
+            help="Issue an operator's token directly from the vault's own files, without a server.",
         ),
     ] = None,
 ) -> None:
-    """Issue a token and print it, this once: it cannot be read back."""
+    """Issue a token and print it. It is printed only this time and cannot be read back."""
     if config is not None:
         _show(call, await _issued_aside(config, name=name, role=role, tenant=tenant, expires=expires))
         return
@@ -71,7 +71,7 @@ async def _issued_aside(
     from vault.wiring.init import issue_operator  # noqa: PLC0415 - loads storage drivers; most commands need none
 
     if role is not Role.OPERATOR or tenant is not None:
-        raise Invalid("--config issues operators' tokens only", hint="with it, issue the others over the server")
+        raise Invalid("--config issues operators' tokens only", hint="issue the other tokens over the server")
     until = end_or_none(expires)
     token, text = await issue_operator(
         load_config(config), name=name, expires_at=None if until is None else datetime.fromisoformat(until)

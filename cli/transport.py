@@ -47,7 +47,7 @@ async def answer(
     except aiohttp.ClientSSLError as error:
         raise errors.Unavailable(
             f"no TLS with {url}: {_tls_reason(error)}; nothing was sent",
-            hint="does the server speak https at this port? where it does not, its address begins with http://",
+            hint="does the server speak https at this port? if not, its address begins with http://",
         ) from error
     except aiohttp.ClientConnectorError as error:
         raise errors.Unavailable(
@@ -56,12 +56,12 @@ async def answer(
         ) from error
     except aiohttp.ClientPayloadError as error:
         raise errors.Truncated(
-            "the answer broke off before its end: the connection was lost or the server stopped at bytes that "
+            "the answer broke off before its end: the connection was lost, or the server stopped at bytes that "
             "failed verification",
-            hint="try once more; if it breaks off again, the server's log says why",
+            hint="try once more; if it breaks off again, the server's log has the reason",
         ) from error
     except (aiohttp.ClientError, TimeoutError) as error:
-        hint = "try again" if url.scheme == "https" else "try again, with https:// if that is what it speaks"
+        hint = "try again" if url.scheme == "https" else "try again, with https:// if the server speaks TLS"
         raise Unanswered(f"the server at {url} did not answer: {_silence(error)}", hint=hint) from error
 
 
@@ -90,7 +90,7 @@ def _silence(error: Exception) -> str:
     if isinstance(error, OSError) and error.errno:
         return os.strerror(error.errno)
     if isinstance(error, aiohttp.ServerDisconnectedError):
-        return "it closed the connection, as a server that speaks only https does on http"
+        return "it closed the connection, like a server that speaks only https"
     return "its answer is not HTTP"
 
 

@@ -1,1 +1,1 @@
-"""Whole archives of recordings: `callvault import` brings them in, `callvault export` takes them out."""
+"""Whole archives of recordings: `callvault import` and `callvault export`."""

@@ -1,4 +1,4 @@
-"""`callvault export`: many recordings into a directory, with a table that `callvault import` reads."""
+"""`callvault export`: writes many recordings into a directory, with a table that `callvault import` reads."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ _EXAMPLES: Final = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Wanted:
-    """How recordings are fetched, and where to."""
+    """How recordings are fetched, and the directory they are written to."""
 
     directory: Path
     purpose: str
@@ -74,16 +74,16 @@ def register(app: typer.Typer) -> None:
 async def take_out(
     call: Remote,
     *,
-    directory: Annotated[Path, typer.Argument(metavar="DIR", help="Where they go; made if it is not there.")],
-    purpose: Annotated[str, typer.Option(help="Why; goes into the audit trail for each recording.")],
+    directory: Annotated[Path, typer.Argument(metavar="DIR", help="The directory; it is made if it does not exist.")],
+    purpose: Annotated[str, typer.Option(help="The purpose; the audit trail has it for each recording.")],
     filters: Filters,
     shape: Shape = "wav",
     parallel: Annotated[int, typer.Option(min=1, max=MOST_AT_ONCE, help="How many are fetched at once.")] = 2,
 ) -> None:
     """Export many recordings into a directory, with their facts and hashes in manifest.jsonl.
 
-    Each access is in the audit trail, as for one recording. Run it again after any interruption: what is there, and
-    has its hash, is not fetched again. `callvault import` reads the directory.
+    Each access is in the audit trail. Run it again after any interruption: a file that exists with its hash is not
+    fetched again. `callvault import` reads the directory.
     """
     check_shape(shape)
     _prepare(directory)
@@ -105,7 +105,7 @@ async def take_out(
 
 
 async def _export(client: Client, run: _Run, item: Mapping[str, Any], manifest: BinaryIO) -> None:
-    """Fetch one recording, unless it is there; its file is complete before the table names it."""
+    """Fetch one recording, unless its file exists; the file is complete before the table names it."""
     recording = item["id"]
     if recording in run.there:
         run.done.append(run.there[recording])
@@ -218,7 +218,7 @@ def _appended(path: Path) -> Iterator[BinaryIO]:
 
 
 def _tell(call: Remote, run: _Run, work: ParallelWork) -> None:
-    """Print the result; an export that left something out or ended early is an error."""
+    """Print the result; an export that left recordings out or ended early is an error."""
     document = {
         "directory": str(run.wanted.directory),
         "recordings": len(run.found),
@@ -238,5 +238,5 @@ def _tell(call: Remote, run: _Run, work: ParallelWork) -> None:
     if run.left_out:
         raise Refused(
             f"{len(run.left_out)} of {len(run.found)} recordings are left out",
-            hint="--json names them, and a later run fetches what was still being recorded",
+            hint="--json names them, and a later run fetches those that were still being recorded",
         )

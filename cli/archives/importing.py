@@ -1,4 +1,4 @@
-"""`callvault import`: an existing archive of recordings, with what is known of each, through a running server."""
+"""`callvault import`: sends an existing archive of recordings, with the facts of each, to a server."""
 
 from __future__ import annotations
 
@@ -89,31 +89,32 @@ async def bring_in(
     tenant: Annotated[str, typer.Option(help="The tenant whose calls they are.")],
     mapping: Annotated[
         list[str] | None,
-        typer.Option(help="Which column says what, such as from=ANI or started=Date+Time; repeat for several."),
+        typer.Option(help="Which column has which fact, such as from=ANI or started=Date+Time; repeat for several."),
     ] = None,
     time_zone: Annotated[
-        str | None, typer.Option(help="Of dates that name none, such as Europe/London; there is no default.")
+        str | None, typer.Option(help="The zone of dates without one, such as Europe/London; there is no default.")
     ] = None,
     date_format: Annotated[
-        str | None, typer.Option(help="Of dates that are not ISO 8601, such as '%d/%m/%Y %H:%M'.")
+        str | None, typer.Option(help="The form of dates that are not ISO 8601, such as '%d/%m/%Y %H:%M'.")
     ] = None,
-    encoding: Annotated[str | None, typer.Option(help="Of the table, if it is not told by its first bytes.")] = None,
+    encoding: Annotated[str | None, typer.Option(help="The table's encoding, if the first bytes lack it.")] = None,
     without_facts: Annotated[
-        bool, typer.Option("--without-facts", help="Import files that nothing is told of, too.")
+        bool, typer.Option("--without-facts", help="Also import files without any facts.")
     ] = False,
     parallel: Annotated[int, typer.Option(min=1, max=MOST_AT_ONCE, help="How many files are sent at once.")] = 4,
     report: Annotated[
-        Path | None, typer.Option(help="Where it is written, in JSON Lines, what became of each file; replaced.")
+        Path | None, typer.Option(help="The file for the result of each file, in JSON Lines; it is replaced.")
     ] = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Read and compare everything, and send nothing.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Read and compare all files, and send none.")] = False,
     yes: Annotated[
-        bool, typer.Option("--yes", help="Import without being asked, whatever is said of old calls.")
+        bool, typer.Option("--yes", help="Import without a question, whatever the warnings about old calls.")
     ] = False,
 ) -> None:
     """Import an existing archive of recordings with a recorder's token, each file once.
 
-    A table, or a JSON file beside each recording, says who called whom, when, and the file's SHA-256. What is left out
-    is told with the reason. Run it again after any interruption: the vault says what it has.
+    A table, or a JSON file beside each recording, has the parties, the time and the file's SHA-256. The report has each
+    file that is left out, with the reason. Run it again after any interruption: files that the vault has are not sent
+    again.
     """
     now = datetime.now(UTC)
     terms = terms_of(await call.client.get(f"/v1/ingest/{segment(tenant)}"))
@@ -142,7 +143,7 @@ async def bring_in(
     if written.exists() and not is_report(written):
         raise Refused(f"{written} exists and is no report of an import; nothing was sent", hint="name another file")
     _confirm(call, run, yes=yes)
-    _write(written, run)  # a place that cannot be written is told before anything is sent
+    _write(written, run)  # fails before any file is sent, if the report cannot be written
     work = ParallelWork(parallel)
     try:
         await _send(call, run, items, work)
@@ -175,7 +176,7 @@ def _require_zones(items: Sequence[Item]) -> None:
         first = "" if zoneless[0].stated.line is None else f", the first in line {zoneless[0].stated.line}"
         raise Invalid(
             f"{len(zoneless)} of {len(items)} starts have no time zone{first}; nothing was sent",
-            hint="say where they were written: --time-zone Europe/London, or UTC",
+            hint="name their time zone: --time-zone Europe/London, or UTC",
         )
 
 
@@ -266,7 +267,7 @@ def _document(run: _Run, report: Path) -> dict[str, Any]:
 
 
 def _tell(call: Remote, run: _Run, work: ParallelWork, report: Path) -> None:
-    """Print the result; an import that left something out or ended early is an error."""
+    """Print the result; an import that left files out or ended early is an error."""
     document = _document(run, report)
     call.out.show(document, list(_fields(document)))
     work.finish(call.out, run.not_tried)
@@ -275,10 +276,11 @@ def _tell(call: Remote, run: _Run, work: ParallelWork, report: Path) -> None:
             "the token no longer imports: later calls are kept as if they had begun shortly before their receipt"
         )
     if run.preview.due and not run.dry_run:
-        call.out.hint(f"those with due_at_once in {report} go from {document['due_from']} on: hold what has to stay")
+        call.out.hint(f"those with due_at_once in {report} go from {document['due_from']} on: hold those to keep")
     if run.left_out:
         raise Refused(
-            f"{len(run.left_out)} of {run.files} files and rows are left out", hint=f"{report} says which, and why"
+            f"{len(run.left_out)} of {run.files} files and rows are left out",
+            hint=f"{report} lists them with the reasons",
         )
 
 

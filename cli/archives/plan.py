@@ -1,4 +1,4 @@
-"""What an import would send: the files of an archive, what is stated about each, and what is left out and why."""
+"""Plans an import: which files of an archive are sent with which facts, and which are left out and why."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ _BARE: Final[Mapping[str, str]] = {
     **dict.fromkeys((".ulaw", ".ul", ".mulaw", ".pcmu"), "audio/PCMU;rate=8000"),
     **dict.fromkeys((".alaw", ".al", ".pcma"), "audio/PCMA;rate=8000"),
 }
-"""Raw audio, by the end of the file's name."""
+"""The content type of raw audio, by the suffix of the file's name."""
 _TYPES: Final[Mapping[Container, str]] = {
     Container.WAV: "audio/wav",
     Container.OGG: "audio/ogg",
@@ -95,7 +95,7 @@ class LeftOut:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
-    """The content of an archive: what is imported, and what is not. `unused` columns state no fact that is kept."""
+    """The content of an archive: the files to import, and those left out. `unused` columns have no fact to keep."""
 
     items: Sequence[Item]
     left_out: Sequence[LeftOut]
@@ -116,10 +116,10 @@ class Reader:
     def plan(self, source: Path) -> Plan:
         """Return the content of the archive at `source`: a directory, or a table of calls with their files beside it.
 
-        Of the audio only the first bytes are read. Invalid for a table that cannot be read.
+        Only the first bytes of the audio are read. Invalid for a table that cannot be read.
         """
         if not source.exists():
-            raise Invalid(f"there is no {source}", hint="name a directory, or the table in it")
+            raise Invalid(f"{source} does not exist", hint="name a directory, or the table in it")
         root = source if source.is_dir() else source.parent
         manifest = _manifest(source) if source.is_dir() else source
         found = {} if manifest is not None and not source.is_dir() else dict(_files(root, manifest))
@@ -143,7 +143,7 @@ class Reader:
             if not columns["file"]:
                 raise Invalid(
                     "no column names the files",
-                    hint=f"say --mapping file=COLUMN; there are {', '.join(table.columns)[:300]}",
+                    hint=f"name one with --mapping file=COLUMN; columns: {', '.join(table.columns)[:300]}",
                 )
             return [row_facts(row, columns, self.dates) for row in table.rows], _unused(table, columns)
         return [self._beside(name, found.pop(facts)) for name, facts in _sidecars(found)], ()
@@ -190,9 +190,9 @@ class Reader:
                 yield bare
 
     def _item(self, root: Path, call: RowFacts) -> Item | LeftOut:
-        """Return the file that a row names, as it is sent, or why it is left out."""
+        """Return the file that a row names, ready to send, or why it is left out."""
         if call.fault is not None or not call.file:
-            return _left(call, Why.ROW, call.fault or "it names no file")
+            return _left(call, Why.ROW, call.fault or "the row names no file")
         path = _placed(root, call.file)
         if path is None:
             return _left(call, Why.OUTSIDE)
@@ -245,7 +245,7 @@ def _manifest(directory: Path) -> Path | None:
         path for path in others if path.is_file() and not path.name.startswith(".") and not _ours(path)
     ]
     if len(found) > 1:
-        raise Invalid(f"{found[0].name} and {found[1].name} are both there", hint="name the one to use")
+        raise Invalid(f"the directory has {found[0].name} and {found[1].name}", hint="name the table to use")
     return found[0] if found else None
 
 
@@ -261,7 +261,7 @@ def is_report(path: Path) -> bool:
 
 
 def _ours(path: Path) -> bool:
-    """Tell whether a file is a report, whatever its name: an import may be repeated where an earlier one left it."""
+    """Tell whether a file is a report of an earlier import, whatever its name."""
     return path.name.startswith(REPORT_PREFIX) or (path.suffix.lower() in _LINES and is_report(path))
 
 
@@ -307,7 +307,7 @@ def _exported(document: Mapping[str, object]) -> Mapping[str, object]:
 
 
 def _placed(root: Path, name: str) -> Path | None:
-    """Return the path of a file in a table; None outside the directory. Backslashes separate if nothing else fits."""
+    """Return the path of a file in a table; None outside the directory. Backslashes are tried as separators last."""
     for spelt in (name, name.replace("\\", "/")):
         path = root / spelt
         try:
@@ -425,7 +425,7 @@ def retention_preview(items: Iterable[Item], terms: Terms, *, now: datetime) -> 
 
 
 def words(preview: RetentionPreview, terms: Terms, *, tenant: str) -> Iterator[str]:
-    """Yield what a person has to know before these calls are sent."""
+    """Yield the warnings that a person must see before these calls are sent."""
     of = f"of {preview.calls} calls"
     if preview.due and preview.due_from is not None:
         yield (

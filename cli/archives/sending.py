@@ -1,4 +1,4 @@
-"""Sends the files of an archive, a few at a time and each once; the vault knows by the call key what it already has."""
+"""Sends the files of an archive, a few at a time and each once; call keys show which files the vault has already."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ Thing = TypeVar("Thing")
 Answer = TypeVar("Answer")
 MOST_AT_ONCE: Final = 32
 _AWAY: Final = 5
-"""After this many items in a row that are Unavailable, the work ends."""
+"""The work ends after this many items in a row were Unavailable."""
 _BROKEN_OFF: Final = 2
 _PATIENCE: Final = (0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 30.0)
 """Pauses in seconds between attempts while the vault is unavailable."""
@@ -87,7 +87,7 @@ class ParallelWork:
 
     def finish(self, out: Output, not_tried: int) -> None:
         """Raise the error that ended the work early, if there is one."""
-        words = f"{not_tried} files were not tried: run it again, it goes on where it was"
+        words = f"{not_tried} files were not tried: run it again, it continues where it stopped"
         if self.error is not None:
             self.error.hint = words
             raise self.error
@@ -97,7 +97,7 @@ class ParallelWork:
 
     @contextmanager
     def _interruptible(self) -> Iterator[None]:
-        """Begin nothing more after the first Ctrl-C; the second one cancels what is under way."""
+        """Begin no further item after the first Ctrl-C; the second one cancels the items under way."""
         if threading.current_thread() is not threading.main_thread():
             yield  # outside the main thread signals cannot be handled
             return
@@ -136,7 +136,7 @@ async def with_retries(attempt: Callable[[], Awaitable[Answer]]) -> Answer:
 _CHUNK_BYTES: Final = 1 << 18
 _WAITS: Final = (0.2, 1.0, 2.0, 4.0)
 """Pauses in seconds while the connection of an earlier import is still being closed."""
-_TAKEN: Final = (Why.CALL_KEY, "the vault has another recording under it")
+_TAKEN: Final = (Why.CALL_KEY, "the vault has another recording with this call key")
 _REFUSALS: Final[Mapping[type[VaultError], Why]] = {TooLarge: Why.TOO_LARGE, UnsupportedMedia: Why.UNKNOWN_TYPE}
 _GONE: Final = frozenset({RecordingState.SHREDDING.value, RecordingState.SHREDDED.value})
 
@@ -161,7 +161,7 @@ class Done:
 
 
 class Place(enum.Enum):
-    """What is stored under a call key, as compared with one file."""
+    """The state of a call key in the vault, compared with one file."""
 
     FREE = enum.auto()
     OPEN = enum.auto()

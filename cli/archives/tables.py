@@ -1,7 +1,7 @@
-"""A table of calls in the forms that archives have: CSV as spreadsheets write it, JSON, or JSON Lines.
+"""Reads tables of calls: CSV from spreadsheets, JSON, or JSON Lines.
 
-CSV follows RFC 4180, with what spreadsheets add: a byte order mark, UTF-16 or Windows-1252, semicolons or tabs, a first
-line `sep=;`, and any line ends.
+CSV follows RFC 4180, with the additions of spreadsheets: a byte order mark, UTF-16 or Windows-1252, semicolons or tabs,
+a first line `sep=;`, and any line ends.
 """
 
 from __future__ import annotations
@@ -111,7 +111,7 @@ def _decoded(data: bytes, encoding: str | None) -> str:
             ) from error
         except UnicodeError:
             continue
-    raise Invalid(f"the table is not {wanted[0]}", hint="say --encoding")
+    raise Invalid(f"the table is not {wanted[0]}", hint="name its encoding with --encoding")
 
 
 def _csv(text: str) -> Table:
@@ -203,7 +203,7 @@ NAMES: Final[Mapping[str, tuple[str, ...]]] = {
 
 AGENT_TAG: Final = "agent:"
 _OUR_SIDE: Final[Mapping[str, str]] = {"to": "inbound", "from": "outbound"}
-"""The party on this side for each direction; an agent stands for it in a row without that party."""
+"""The party on the tenant's side for each direction; a row without that party takes its agent."""
 _SEVERAL: Final = ("tags", "started")
 """Facts that may be in several columns: one for each tag, or a date and a time."""
 _ROUNDED: Final = re.compile(r"\d(?:[.,]\d+)?E\+\d{1,3}", re.ASCII | re.IGNORECASE)
@@ -288,7 +288,7 @@ def columns_of(columns: Sequence[str], mapping: Sequence[str]) -> Columns:
     for each in mapping:
         name, equals, said = each.partition("=")
         if name not in NAMES or not equals:
-            raise Invalid(f"--mapping {each[:60]!r} maps nothing", hint=f"write NAME=COLUMN; names: {', '.join(NAMES)}")
+            raise Invalid(f"--mapping {each[:60]!r} has no name", hint=f"write NAME=COLUMN; names: {', '.join(NAMES)}")
         chosen[name] = _named(said, columns, several=name in _SEVERAL)
     taken = {column for found in chosen.values() for column in found}
     plain = {column: _plain(column) for column in columns if column not in taken}
@@ -298,14 +298,14 @@ def columns_of(columns: Sequence[str], mapping: Sequence[str]) -> Columns:
         if len(found) > 1:
             raise Invalid(
                 f"the columns {' and '.join(found)[:120]} could both be {name!r}",
-                hint=f"say --mapping {name}={found[0]}",
+                hint=f"choose one, such as --mapping {name}={found[0]}",
             )
         chosen[name] = found
     return chosen
 
 
 def row_facts(row: Row, columns: Columns, dates: Dates) -> RowFacts:
-    """Return what a row states about its call; a value that cannot be used is listed and does not cost the others."""
+    """Return what a row states about its call; a value that cannot be used is listed, and the others are kept."""
     if row.fault is not None:
         return RowFacts(line=row.line, fault=row.fault)
     reading = Reading()
@@ -336,7 +336,7 @@ def row_facts(row: Row, columns: Columns, dates: Dates) -> RowFacts:
 
 
 def headers_of(call: RowFacts) -> dict[str, str]:
-    """Return the request headers with what is known of a call."""
+    """Return the request headers with the facts of a call."""
     facts = call.facts
     said = {
         "Call-From": facts.caller,
@@ -349,7 +349,7 @@ def headers_of(call: RowFacts) -> dict[str, str]:
 
 
 def _fault(sha256: str, call_key: str) -> str | None:
-    """Return why a row cannot be used at all: its file could not be verified, or its recording not found again."""
+    """Return why a row cannot be used at all, because of its sha256 or its call key; None if it can."""
     if sha256 and not _SHA256.fullmatch(sha256):
         return "its sha256 is not 64 hex digits"
     try:

@@ -1,4 +1,4 @@
-"""Prints the demo: sentences for people, JSON lines for programs; a claim is printed only once it is proven."""
+"""Prints the demo: sentences for people, JSON lines for programs. A claim is printed only once it is proven."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ class Narrator:
     def prove(self, truth: bool, claim: str, **evidence: str | int) -> None:
         """Print a claim that was found true, with its evidence; ClaimFailed, which ends the demo, if it is false."""
         if not truth:
-            raise ClaimFailed(f"step {self._step}: this is not so: {claim}", hint=None, **evidence)
+            raise ClaimFailed(f"step {self._step}: this claim is false: {claim}", hint=None, **evidence)
         self._claims += 1
         if self._out.as_json:
             self._out.line({"event": "proven", "step": self._step, "claim": claim, "evidence": evidence})
@@ -78,7 +78,7 @@ class Narrator:
             while not await until():
                 left = deadline - time.monotonic()
                 if left <= 0:
-                    raise Unavailable(f"waited {limit_seconds:.0f} seconds in vain: {reason}")
+                    raise Unavailable(f"not within {limit_seconds:.0f} seconds: {reason}")
                 if not self._out.as_json:
                     status.update(Text(f"  {reason}"))
                 await asyncio.sleep(_POLL_SECONDS)

@@ -1,7 +1,7 @@
-"""The demo's last proofs: no file has in clear what was said, and certificates verify with the server stopped.
+"""The demo's last proofs: no file has the audio in clear, and certificates verify with the server stopped.
 
-To find every run of 32 bytes it is enough to look at the file in blocks of 16, because any such run covers one whole
-block. Each block is looked up among all 16-byte windows of the audio; a hit is then checked for a full run.
+To find every run of 32 bytes it is enough to read the file in blocks of 16, because any such run covers a whole block.
+Each block is looked up among all 16-byte windows of the audio. A hit is then checked for a full run.
 """
 
 from __future__ import annotations

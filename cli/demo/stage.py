@@ -172,7 +172,7 @@ class Stage:
     def back_up(self) -> int:
         """Copy the catalog and the objects, as a nightly backup does; return the bytes of stored objects.
 
-        The keyring and the root keys stay out of every backup: they are replicated, never kept with their history.
+        The keyring and the root keys are in no backup: they are replicated, and old versions are not kept.
         """
         self._backup.mkdir()
         with (

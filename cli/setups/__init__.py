@@ -1,6 +1,6 @@
-"""Ready-to-paste configuration for recorders: what each of them is told so that its calls arrive in a vault.
+"""Ready-to-paste configuration with which a recorder sends its calls to a vault.
 
-Each recorder has a file NAME.toml here. `{{name}}` in a content stands for one of `Place.values`.
+Each recorder has a file NAME.toml here. `{{name}}` in a content is replaced by that value of `Place.values`.
 """
 
 from __future__ import annotations

@@ -34,7 +34,7 @@ class Place:
 
     def __post_init__(self) -> None:
         if self.token is not None and not _FORM.fullmatch(self.token):
-            raise Invalid("that is not a token", hint="copy it again, whole and alone")
+            raise Invalid("not a valid token", hint="copy it again, complete and without other text")
 
     @property
     def encrypted(self) -> bool:
@@ -42,11 +42,11 @@ class Place:
         return self.server.scheme == "https"
 
     def values(self) -> Mapping[str, str]:
-        """Return what templates are filled with, by name.
+        """Return the values for templates, by name.
 
-        `url` is the tenant's address for recorders that speak HTTP. `url_with_token` has the token where a URL has a
-        password, for recorders that can say it nowhere else. `token_id` and `secret` are what S3 calls an access
-        key id and a secret access key. Without a token, variables stand for it; `url_with_variable` has one always.
+        `url` is the tenant's address for recorders that speak HTTP. `url_with_token` has the token as the URL's
+        password, for recorders that can send it in no other place. `token_id` and `secret` are S3's access key id and
+        secret access key. Without a token, variables replace it; `url_with_variable` always has one.
         """
         root = str(self.server).rstrip("/")
         url = f"{root}/v1/ingest/{self.tenant}"
@@ -84,7 +84,7 @@ class Place:
         return found[1], found[2]
 
     def _shell(self) -> str:
-        """Return the first lines of a script: how it comes by the token."""
+        """Return the first lines of a script, which get the token."""
         given = (
             f"export CALLVAULT_TOKEN='{self.token}'"
             if self.token
@@ -95,7 +95,7 @@ class Place:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class File:
-    """One file, or one text to paste somewhere: `path` says where."""
+    """One file, or one text to paste; `path` says where it goes."""
 
     path: str
     content: str = field(repr=False)
@@ -103,7 +103,7 @@ class File:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Recorder:
-    """One way of recording. `source` is the origin of its syntax, `route` the server's route that it uses."""
+    """One kind of recorder. `source` is where its syntax is documented, `route` the server's route that it uses."""
 
     name: str
     title: str

@@ -48,7 +48,7 @@ COMMANDS = [
     ("tenants set a-college --retention 1d", TENANT, "1d"),
     ("tenants set a-college --retention 1d --keep-dtmf", TENANT, "kept"),
     ("tenants set a-college --retention 1d --metadata-retention contract", TENANT, "2y after its month"),
-    ("tenants reindex a-college", {"looked_at": 12, "changed": 3}, "found otherwise now"),
+    ("tenants reindex a-college", {"looked_at": 12, "changed": 3}, "reindexed"),
     ("tenants offboard a-college --ends 2027-01-31", TENANT, "not ended"),
     (f"tenants offboard a-college --approve --shown {SHOWN}", TENANT, "if approved now"),
     ("tenants set a-college --metadata-retention contract --existing", POLICY, "7 earlier, 2 later"),
@@ -243,7 +243,7 @@ def test_whoever_asked_is_told_that_they_cannot_approve_before_they_are_asked_wh
             assert main([*line.split(), *option]) == 3
             assert [each.method for each in stub.asked] == ["GET"]
             said = capsys.readouterr().err
-            assert "whoever asked for this cannot approve it too; nothing was approved" in said
+            assert "the person who made this request cannot approve it; nothing was approved" in said
             assert "a second person approves" in said
 
 
@@ -257,7 +257,7 @@ def test_nobody_approves_unseen(
     assert not stub.asked, path
     said = capsys.readouterr().err
     assert "--shown" in said
-    see = re.search(r"look at it first, callvault ([a-z ]+)", said)
+    see = re.search(r"look at the request with callvault ([a-z ]+)", said)
     assert see is not None
     words = see[1].split()
     assert any(tuple(words[:count]) in LEAVES for count in (2, 3)), said
@@ -291,7 +291,7 @@ def test_a_flag_that_reaches_nobody_says_so(stub: StubServer, capsys: pytest.Cap
     install(stub)
     assert main(["recordings", "flag", REC, "--category", "abuse", "--reason", "said so"]) == 0
     assert stub.asked[0].body == {"category": "abuse", "reason": "said so"}
-    assert "nobody is told" in capsys.readouterr().err
+    assert "no alert is sent" in capsys.readouterr().err
 
 
 def test_filters_reach_the_server_as_it_spells_them(stub: StubServer) -> None:

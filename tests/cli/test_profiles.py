@@ -186,7 +186,7 @@ def test_a_certificate_that_is_not_trusted_is_named_with_the_reason_and_the_reme
         monkeypatch.setenv("CALLVAULT_CA_FILE", str(authority.file))
         assert main([*LIST, "--server", address]) == 0
         assert main([*LIST, "--server", address.replace("https", "http")]) == 6
-        assert "as a server that speaks only https does on http" in capsys.readouterr().err
+        assert "like a server that speaks only https" in capsys.readouterr().err
 
 
 def doctor(tmp_path: Path, capsys: pytest.CaptureFixture[str], *words: str) -> list[dict[str, str]]:

@@ -214,10 +214,10 @@ def test_a_tenant_that_there_is_not_is_said_to_be_none(stub, capsys, monkeypatch
     assert "callvault tenants list" in printed.err
     stub.on("GET", "/v1/tenants/nosuch", problem("forbidden", 403, "a recorder may not"))
     assert main(show) == 0
-    assert "was not looked up: a recorder may not" in capsys.readouterr().err
+    assert "it was not checked whether tenant nosuch exists: a recorder may not" in capsys.readouterr().err
     monkeypatch.delenv("CALLVAULT_TOKEN")
     assert main(show) == 0
-    assert "no token to ask with: whether there is a tenant nosuch was not looked up" in capsys.readouterr().err
+    assert "without a token it was not checked whether tenant nosuch exists" in capsys.readouterr().err
 
 
 def test_every_recorder_is_listed(capsys):

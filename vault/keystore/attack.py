@@ -1,7 +1,7 @@
-"""An attack with old keyrings: every head, index and page ever copied, under every key that is alive today.
+"""An attack with old keyrings: every head, index and page ever copied, under every key that is live today.
 
-The attacker has all copies and today's root keys, and tries every combination. A keyring that opens is one of the past;
-what it derives was not erased.
+The attacker has all copies and today's root keys, and tries every combination. If an old keyring opens, the keys that
+it derives were not erased.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from vault.ports.keys import RootKeyProvider
 
 @dataclass(slots=True, kw_only=True)
 class OldKeyrings:
-    """What the copies opened. `attempts` counts unwraps, and decryptions of indexes and pages."""
+    """The result of the attack. `attempts` counts unwraps, and decryptions of indexes and pages."""
 
     heads: int = 0
     opened_secrets: int = 0

@@ -1,4 +1,4 @@
-"""The acts that change a keyring, in the order that makes them safe to interrupt anywhere.
+"""The acts that change a keyring, in an order that is safe to interrupt at any step.
 
 Additive changes (revise) stay in their epoch. Subtractive ones (shred) write a new epoch under a new root version,
 prove that it reads back as exactly the survivors, and destroy the old root version last: docs/crash-order.md.
@@ -58,7 +58,7 @@ class Engine:
         self._closing: dict[str, Taking] = {}
         # The fence under which this process writes; None until it has taken the keyring over.
         self._tenure: int | None = None
-        # True while the disk may differ from memory: whoever writes next recovers first.
+        # True while the disk may differ from memory: the next writer recovers first.
         self._uncertain = False
         # True while root versions that an earlier writer left may be alive.
         self._owing = False
@@ -102,7 +102,7 @@ class Engine:
 
     @property
     def state(self) -> State:
-        """What the keyring holds; Unavailable once the lease on the last look has run out."""
+        """The content of the keyring; Unavailable once the lease of the last look has run out."""
         if self._clock.monotonic() >= self._fresh_until:
             raise self._run_out()
         return self._stored.state
@@ -119,7 +119,7 @@ class Engine:
 
     @property
     def rank(self) -> Rank:
-        """Where the last settled head stands among all heads of this keyring."""
+        """The rank of the last settled head among all heads of this keyring."""
         return rank_of(self._stored.head)
 
     @property
@@ -145,8 +145,8 @@ class Engine:
     async def refresh(self) -> None:
         """Look at the replicas and renew the lease, adopting what another process wrote; reads only.
 
-        May run beside an act of this process. What it finds is adopted only if it is newer than what is in memory: a
-        look that began before an act ended must not bring back what the act took away.
+        This may run beside an act of this process. A state that it reads is adopted only if it is newer than the one in
+        memory: a look that began before an act ended must not bring back keys that the act destroyed.
         """
         try:
             looked_at, survey, found = await _settled_look(
@@ -170,8 +170,8 @@ class Engine:
     async def ready(self, *, cleared: bool) -> None:
         """Make memory agree with the replicas and hold the fence, or raise; every act starts here.
 
-        `cleared`: also destroy what earlier writers left at the provider. Without it the provider is not asked while
-        the epoch is the one in memory, so that a hold does not wait for a key service.
+        With `cleared`, also destroy the leftovers of earlier writers at the provider. Without it the provider is not
+        asked while the epoch is the one in memory, so that a hold does not wait for a key service.
         """
         looked_at = self._clock.monotonic()
         survey = await self._survey()
@@ -210,7 +210,7 @@ class Engine:
         return survey
 
     def _went_away(self, error: ConfigError) -> Unavailable:
-        """Return, for an error that at a start would be the configuration's, that a running process lost a replica."""
+        """Return Unavailable for a ConfigError of a running process, which means that it lost a replica."""
         self._measure_seen()
         return Unavailable(error.message, hint=error.hint, cause="keyring")
 
@@ -226,7 +226,7 @@ class Engine:
         return found
 
     async def status(self) -> KeyringStatus:
-        """Look at every replica and say where each stands; reads only."""
+        """Read every replica and return its state; changes nothing."""
         survey = await self._survey()
         self._measure(survey.holding(self._stored.head))
         state = self._stored.state
@@ -262,7 +262,7 @@ class Engine:
         self._measure(sum(head == self._stored.head for head in self._replicas.seen.values()))
 
     def _replicas_now(self) -> int:
-        """Return the replicas that the latest look found current; 0 if none has ended within the last lease."""
+        """Return how many replicas the latest look found current; 0 if no look ended within the last lease."""
         return self._replicas_ok if self._clock.monotonic() - self._measured_at < self.lease.total_seconds() else 0
 
     @contextmanager
@@ -301,7 +301,7 @@ class Engine:
         return after
 
     async def _collect(self, before: Stored) -> None:
-        """Remove what the new head does not name from the replicas that answer; a takeover removes the rest."""
+        """Remove the blobs that the new head does not name from the replicas that answer; a takeover removes others."""
         superseded = sorted(before.blobs().keys() - self._stored.blobs().keys())
         for store in self._replicas.stores:
             try:
@@ -310,10 +310,10 @@ class Engine:
                 _LOG.info("superseded blobs stay", extra={"fields": {"replica": store.name, "reason": error.message}})
 
     async def shred(self, plan: ShredPlan) -> ShredReceipt:
-        """Run the whole shred; `Writer.shred` says what it promises."""
+        """Run the whole shred; see `Writer.shred` for its promise."""
         before = self._stored
-        # From here on the plan's keys answer "shredded": the intent is durable, so nothing they would open may be
-        # served any more, even if this attempt fails.
+        # From here on the plan's keys answer Shredded. The intent is durable, so their recordings must not be served
+        # any more, even if this attempt fails.
         self._closing[plan.intent_id] = states.taking(before.state, plan)
         with self._risky():
             backup_key = self.seed() if plan.new_generation else None
@@ -326,10 +326,10 @@ class Engine:
             await writing.swap(before.head, after.head)
             await writing.require_heads(after.head)
             await load(self._provider, writing.stores, after.state.keyring, after.head, known=after)
-            # A process that looked before this instant may use what it saw for one more lease, and no longer.
+            # A process that looked before this instant may use that state for one more lease.
             swapped_at = self._clock.now()
-            # The point of no return comes after the proof that nothing else is lost. In the other order a crash
-            # between the two would lose every survivor.
+            # The point of no return comes after the proof that all survivors have keys. In the other order a crash in
+            # between would lose every survivor.
             self._settle(after, len(writing.stores))
             self._renew(looked_at)
             gone = await self._destroy(before)
@@ -398,7 +398,7 @@ async def _settled_look(
                 return looked_at, survey, found
         except IntegrityError as error:
             failure = error
-        # The newest head does not open: it is damaged, or it was replaced while it was being read.
+        # The newest head does not open, because it is damaged or was replaced while it was read.
         if (await replicas.survey()).heads == survey.heads:
             if failure is not None:
                 raise failure

@@ -1,6 +1,6 @@
-"""The keyring: covers and pins of all tenants, of which only the current version can be opened.
+"""The keyring: the covers and pins of all tenants. Only its current version can be opened.
 
-Bytes in docs/format.md ("Keyring"), crash order in docs/crash-order.md.
+docs/format.md ("Keyring") has its bytes, docs/crash-order.md its order of writes.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ Written = Callable[[Rank], Awaitable[None]]
 
 
 class Keyring:
-    """The keyring as this process sees it: a state under a lease, and one writer at a time."""
+    """This process's view of the keyring: a state under a lease, and one writer at a time."""
 
     engine_class: ClassVar[type[Engine]] = Engine
 
@@ -95,7 +95,7 @@ class Keyring:
         metrics: Metrics | None = None,
         guard: Guard = nullcontext,
     ) -> Keyring:
-        """Recover and open the keyring: bring every replica up to date and destroy root versions that are left over.
+        """Recover and open the keyring: bring every replica up to date and destroy leftover root versions.
 
         ConfigError if too few places are replicas. Unavailable if too few answer or the provider does not.
         IntegrityError if no replica opens. Never creates a keyring.
@@ -177,7 +177,7 @@ class Keyring:
 
     @property
     def predates_trial(self) -> bool:
-        """Whether the keyring is older than the trial mark; such a vault may do what it could do before the mark."""
+        """Whether the keyring is from before the trial mark; such a vault has the permissions from before the mark."""
         return self._engine.settled.trial is None
 
     @property
@@ -286,7 +286,7 @@ class Keyring:
                     await self._tell()
 
     def tell(self, written: Written) -> None:
-        """From now on tell this one where the keyring stands after each writer section."""
+        """Call `written` with the keyring's rank after each writer section."""
         self._written = written
 
     async def _tell(self) -> None:
@@ -304,7 +304,7 @@ class Keyring:
         return await self._engine.status()
 
     async def check(self) -> Sequence[Finding]:
-        """Open every replica by itself, through the provider, compare the trees, and list the root versions."""
+        """Open each replica through the provider, compare the trees, and list the root versions."""
         async with self._turn:
             return await self._engine.check()
 
@@ -320,7 +320,7 @@ class Writer:
         self.over = False
 
     async def settle(self) -> None:
-        """Run a recovery that is due, including leftovers at the provider, and change nothing else."""
+        """Run a due recovery, including leftovers at the provider, without any other change."""
         await self._state(cleared=True)
 
     async def touch(self) -> None:
@@ -335,7 +335,7 @@ class Writer:
         state = await self._state()
         missing = {cohort for cohort in cohorts if state.cover(cohort) is None}
         if any(self._engine.closes(cohort, _WHOLE) for cohort in missing):
-            raise TooLate("the cohort's period is being swept; nothing can be kept under it any more")
+            raise TooLate("the cohort's period is being swept; it cannot get a new tree")
         seeds = {cohort: self._engine.seed() for cohort in sorted(missing)}
         await self._revise(state, states.plant(state, seeds))
 
@@ -352,7 +352,7 @@ class Writer:
         await self._revise(state, states.unpinned(state, pins))
 
     async def bump_generation(self) -> int:
-        """Move to the next generation and return it: after a restore, before any coordinate is handed out."""
+        """Raise the generation and return it; called after a restore, before any coordinate is allocated."""
         state = await self._state(cleared=True)
         await self._revise(state, replace(state, generation=state.generation + 1))
         return self._engine.state.generation
@@ -376,8 +376,8 @@ class Writer:
     async def shred(self, plan: ShredPlan) -> ShredReceipt:
         """Make exactly what `plan` takes underivable for ever; returns after the old root version is gone.
 
-        Repeatable after any failure; each success destroys one epoch. UnderHold or Invalid before anything is done.
-        Unavailable or IntegrityError may leave it half done: its keys stay closed, and the next act recovers first.
+        Repeatable after any failure; each success destroys one epoch. UnderHold or Invalid with nothing changed. After
+        Unavailable or IntegrityError the shred may be half done: its keys stay closed, and the next act recovers first.
         """
         await self._state(cleared=True)
         return await self._engine.shred(plan)

@@ -1,4 +1,4 @@
-"""Sealing the keyring's state into files, and opening it again."""
+"""Seals the keyring's state into files, and opens it again."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class EpochSecret:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Stored:
-    """A state together with the bytes that hold it."""
+    """A state together with its sealed bytes."""
 
     state: State
     secret: EpochSecret
@@ -122,7 +122,7 @@ async def load(
     """
     place, mac = decode_head(head)
     if place.keyring != keyring:
-        raise Tampered("a head belongs to another keyring than its replica's marker says")
+        raise Tampered("a head belongs to a keyring that is not the one in its replica's marker")
     if known is not None and not reread and (known.secret.root, known.secret.wrapped) == (place.root, place.wrapped):
         secret = known.secret
     else:

@@ -1,9 +1,9 @@
-"""Making, taking over, repairing and checking a keyring.
+"""Creates, takes over, repairs and checks a keyring.
 
-Other root versions of this keyring than the head's are leftovers: of a shred that never swapped its head, or of a
-destroy that a crash left pending. They may be destroyed once the newest head that opens stands on a write quorum of
-replicas, under this writer's own fence. Destroying them before would take away a version that an overtaken writer could
-still make live; after the fence that writer finds its heads gone and cannot.
+A root version of this keyring that is not the head's is a leftover: of a shred that never swapped its head, or of a
+destroy that a crash left pending. Leftovers may be destroyed once the newest head that opens is on a write quorum of
+replicas, under this writer's own fence. Before that, an overtaken writer could still make its version live. After the
+fence that writer finds its heads gone and cannot.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ async def create(
     trial: bool,
     entropy: Entropy,
 ) -> None:
-    """Make an empty keyring in epoch 1. Markers go last, so that a keyring half made by a crash is never opened."""
+    """Make an empty keyring in epoch 1. Markers are written last, so a half-made keyring never opens."""
     width_ms = round(cohort_width_seconds * 1000)
     if len(keyring_id) != ID_BYTES or width_ms < 1:
         raise Invalid("a keyring has an id of 16 bytes and a cohort width of at least a millisecond")
@@ -70,14 +70,14 @@ async def create(
         for store in replicas.stores:
             await store.write(blobs)
             if not await store.swap(None, stored.head):
-                raise ConfigError(f"the keyring replica {store.name} was filled by someone else meanwhile")
+                raise ConfigError(f"another process filled the keyring replica {store.name} meanwhile")
         for store in replicas.stores:
             await store.write({MARKER: encode_marker(keyring_id)})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Tenure:
-    """The result of a takeover: the state under a fence of its own, and how many replicas hold it."""
+    """The result of a takeover: the state under a new fence, and how many replicas have it."""
 
     stored: Stored
     replicas_ok: int
@@ -94,8 +94,8 @@ async def take_over(
 ) -> Tenure:
     """Bring the replicas to the newest state that opens, and fence off every earlier writer.
 
-    Asks the provider only if the newest head is of another epoch than `known`. Leaves what earlier writers left at the
-    provider to `destroy_leftovers`.
+    This asks the provider only if the newest head is of another epoch than `known`. The leftovers of earlier writers at
+    the provider stay for `destroy_leftovers`.
     """
     before = await newest(provider, survey, replicas.stores, known=known)
     writing = await replicas.mend(survey, before.head, before.blobs(), thorough=thorough)
@@ -157,11 +157,11 @@ async def repair_replica(name: str, *, replicas: Replicas, provider: RootKeyProv
         if found[MARKER] is None:
             # A replica that an earlier repair left half filled is continued; any other content is refused.
             if not await target.initialise() and not await target.names():
-                raise ConfigError(f"{name} holds something that is not a keyring replica; nothing was changed")
+                raise ConfigError(f"{name} has files that are not a keyring replica's; nothing was changed")
         elif marker_of(target, found[MARKER]) != survey.keyring:
             raise ConfigError(
                 f"{name} is a replica of another keyring; nothing was changed",
-                hint="move what is there away, then repeat the repair",
+                hint="move its files away, then repeat the repair",
             )
         stored = await newest(provider, survey, others.stores)
         await target.write(await gather_blobs(stored.blobs(), others.stores))
@@ -195,13 +195,13 @@ async def check(replicas: Replicas, provider: RootKeyProvider, stored: Stored) -
     else:
         found.append(_finding("ok", f"only the root version of epoch {stored.state.epoch} lives"))
     if others:
-        text = f"{others} root version(s) at the provider belong to something else and are left alone"
+        text = f"{others} root version(s) at the provider do not belong to this keyring and are left as they are"
         found.append(_finding("warning", text))
     return found
 
 
 async def _check_replica(store: KeyringStore, provider: RootKeyProvider, stored: Stored) -> Finding:
-    """Open one replica by itself, through the provider, and compare its tree with the live one."""
+    """Open one replica alone, through the provider, and compare its tree with the live one."""
     try:
         present = await store.read((MARKER, HEAD))
         if marker_of(store, present[MARKER]) != stored.state.keyring:

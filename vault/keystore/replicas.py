@@ -1,4 +1,4 @@
-"""The keyring's replicas: complete copies of each other in directories; a majority decides.
+"""The keyring's replicas: complete copies of each other, of which a majority decides; replicas in directories.
 
 Of N replicas a write needs W = N // 2 + 1 and a read N - W + 1, so that every read meets every acknowledged write. One
 replica of three may be lost at any step. A write that reached a minority and was never acknowledged is outranked by the
@@ -33,17 +33,17 @@ from vault.threads import in_thread
 class Files:
     """Blocking operations on real files; tests replace it to crash before and after each of them.
 
-    What a method did is on the disk when it returns: file and directory are synchronised. Failures are Unavailable or
-    DiskFull. A missing file is FileNotFoundError only where the docstring says so.
+    The effect of a method is on the disk when it returns: file and directory are synchronised. Failures are Unavailable
+    or DiskFull. A missing file is FileNotFoundError only where the docstring says so.
     """
 
     def make_directory(self, path: Path) -> None:
-        """Create `path` (mode 0700) and its parents; an existing one is left alone."""
+        """Create `path` (mode 0700) and its parents; an existing one stays as it is."""
         with _answering(path):
             make_directories(path)
 
     def replace(self, path: Path, data: bytes) -> None:
-        """Make `data` the content of `path` in one step: a crash leaves all of the old or all of the new."""
+        """Make `data` the content of `path` in one step: a crash leaves the complete old or new content."""
         with _answering(path):
             write_whole(path, data)
 
@@ -70,7 +70,7 @@ class Files:
             return sorted(os.listdir(path))  # noqa: PTH208 - names are wanted, not paths
 
     def lock(self, path: Path) -> Callable[[], None] | None:
-        """Take the exclusive lock on `path` and return what releases it, or None if another process holds it.
+        """Take the exclusive lock on `path` and return a function that releases it; None if another process holds it.
 
         FileNotFoundError if its directory is missing. The kernel drops the lock with its process, so a killed server
         never locks its successor out.
@@ -101,7 +101,7 @@ class DirectoryReplica:
         self._tries = max(round(wait_seconds / _STEP_SECONDS), 1)
 
     async def initialise(self) -> bool:
-        """Make the directories; False if any holds anything but a lock."""
+        """Make the directories; False if one of them has a file other than a lock."""
         return await in_thread(self._initialise)
 
     def _initialise(self) -> bool:
@@ -129,7 +129,7 @@ class DirectoryReplica:
 
     def _write(self, blobs: Mapping[str, bytes]) -> None:
         for name, data in blobs.items():
-            # An unmounted disk leaves an empty mount point: it has no directories for blobs, so nothing fills it.
+            # The empty mount point of an unmounted disk has no directories for blobs, so this never fills it.
             self._files.replace(self.path / name, data)
 
     async def swap(self, expected: bytes | None, head: bytes) -> bool:
@@ -180,7 +180,7 @@ class DirectoryReplica:
             if unlock is not None:
                 return unlock
         raise Unavailable(
-            f"the keyring replica {self.name} has been in use by another process for long; nothing was changed",
+            f"another process has used the keyring replica {self.name} for too long; nothing was changed",
             hint="see which process holds it: fuser -v on its LOCK file",
         )
 
@@ -222,7 +222,7 @@ def matches(data: bytes | None, sha256: bytes) -> bool:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Survey:
-    """One look at every replica: the heads of those that answered, and why the others did not."""
+    """The result of reading every replica: the heads of those that answered, and the errors of the others."""
 
     keyring: bytes
     heads: Mapping[KeyringStore, bytes | None]
@@ -253,7 +253,7 @@ class Replicas:
 
     @asynccontextmanager
     async def exclusive(self) -> AsyncIterator[None]:
-        """Keep other writers off the replicas that can be reached; Unavailable if a write needs more of them."""
+        """Lock the replicas that can be reached against other writers; Unavailable if a write needs more of them."""
         async with AsyncExitStack() as stack:
             held = 0
             reason: Unavailable | None = None
@@ -307,7 +307,7 @@ class Replicas:
         error = Unavailable(
             f"{found} of the keyring's {len(self.stores)} replicas can {verb}, {needed} must"
             + (f" ({reason.message})" if reason else "; nothing is known to be lost"),
-            hint="bring the others back, or refill lost ones: callvault keys repair",
+            hint="make the others available, or refill lost ones: callvault keys repair",
         )
         error.__cause__ = reason
         return error
@@ -317,10 +317,10 @@ class Replicas:
         return Round(stores, self.write_quorum)
 
     async def mend(self, survey: Survey, head: bytes, blobs: Blobs, *, thorough: bool) -> Round:
-        """Bring the replicas that answered to `head`, whose blobs have these hashes; returns those that have it now.
+        """Bring the replicas that answered to `head`, whose blobs have these hashes; return those that have it now.
 
-        Blobs first: a head that lands before the blobs it names would open to nothing after a crash. Unless `thorough`,
-        a replica with the right head is taken to have its blobs.
+        Blobs are written first: after a crash, a head without its blobs would not open. Unless `thorough`, a replica
+        with the right head is assumed to have its blobs.
         """
         mending = self.round(list(survey.heads))
 
@@ -347,7 +347,7 @@ class Replicas:
 
 
 class Round:
-    """The replicas of one act: one that misses a step takes part in no further step; a quorum must remain."""
+    """The replicas of one act. A replica that misses a step takes part in no further step; a quorum must remain."""
 
     def __init__(self, stores: Sequence[KeyringStore], needed: int) -> None:
         self.stores = list(stores)
@@ -355,7 +355,7 @@ class Round:
         self._reason: VaultError | None = None
 
     def lose(self, store: KeyringStore, error: VaultError) -> None:
-        """Go on without `store`; raises its error if that leaves too few."""
+        """Continue without `store`; raise its error if that leaves too few replicas."""
         self.stores.remove(store)
         self._reason = error
         _LOG.warning("keyring replica left out", extra={"fields": {"replica": store.name, "reason": error.message}})
@@ -429,8 +429,8 @@ async def gather_blobs(blobs: Blobs, stores: Sequence[KeyringStore]) -> dict[str
 def marker_of(store: KeyringStore, data: bytes | None) -> bytes:
     """Return the keyring id in a replica's marker; ConfigError.
 
-    An unmarked place is an unmounted disk or a wrong path. Filling it would hide that; reading it as empty would look
-    like mass deletion.
+    A place without a marker is an unmounted disk or a wrong path. Filling it would hide that, and reading it as empty
+    would look like a deletion of all recordings.
     """
     if data is None:
         raise ConfigError(
@@ -442,5 +442,5 @@ def marker_of(store: KeyringStore, data: bytes | None) -> bytes:
     except FormatError as error:
         raise ConfigError(
             f"the marker of the keyring replica {store.name} is damaged; nothing was changed",
-            hint="move what is there away, then run `callvault keys repair` with its name",
+            hint="move its files away, then run `callvault keys repair` with its name",
         ) from error

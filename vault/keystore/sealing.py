@@ -1,4 +1,4 @@
-"""How the keyring's files are sealed: one epoch secret, and keys derived from it by label (docs/format.md, "Keyring").
+"""Seals the keyring's files: with one epoch secret, and keys derived from it by label (docs/format.md, "Keyring").
 
 An index key derives from the epoch secret and a fresh salt. A page key is random for each page written, and only the
 index has it. So without the epoch secret neither an index nor a page of that epoch opens, while an unchanged page may
@@ -64,7 +64,7 @@ def head_mac(secret: bytes, head: Head) -> bytes:
 def check_head(secret: bytes, head: Head, mac: bytes) -> None:
     """Raise Tampered unless `mac` is the head's."""
     if not hmac.compare_digest(head_mac(secret, head), mac):
-        raise Tampered("the keyring's head failed authentication; nothing was read from it")
+        raise Tampered("the keyring's head failed authentication; it was not used")
 
 
 def seal_index(secret: bytes, index: Index, salt: bytes) -> bytes:
@@ -78,7 +78,7 @@ def open_index(secret: bytes, head: Head, sealed: bytes) -> Index:
     key = _expand(secret, _INDEX.encode() + b"\0" + sealed[:SALT_BYTES])
     index = decode_index(_open(key, sealed[SALT_BYTES:], _index_aad(head), "index"))
     if (index.keyring, index.fence, index.epoch, index.revision) != (head.keyring, *head.rank):
-        raise FormatError("an index names another place than its head")
+        raise FormatError("an index does not name the place of its head")
     return index
 
 

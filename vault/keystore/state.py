@@ -68,7 +68,7 @@ def listed(pins: Pins, *, tags: Collection[bytes] | None = None) -> Iterator[Pin
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class State:
-    """Everything the keyring knows; `swept_through` is the last period a sweep took away."""
+    """The whole content of the keyring; `swept_through` is the last period that a sweep destroyed."""
 
     keyring: bytes
     epoch: int
@@ -117,11 +117,11 @@ def plant(state: State, cohorts: Mapping[Cohort, bytes]) -> State:
     missing = {cohort: seed for cohort, seed in cohorts.items() if state.cover(cohort) is None}
     for cohort in missing:
         if cohort.generation > state.generation:
-            raise Invalid("a cohort's generation lies in the future of the keyring")
+            raise Invalid("a cohort's generation is later than the keyring's")
         if cohort.generation < state.generation:
-            raise Unavailable("the keyring's generation has moved on; ask for a coordinate again")
+            raise Unavailable("the keyring's generation has changed; ask for a coordinate again")
         if cohort.part is not Part.METADATA and cohort.period <= _or_before(state.swept_through):
-            raise TooLate("the cohort's period has been swept; nothing can be kept under it any more")
+            raise TooLate("the cohort's period has been swept; it cannot get a new tree")
     pages = dict(state.pages)
     for tenant in {cohort.tenant for cohort in missing}:
         page = pages.get(tenant) or Page(tenant=tenant, cohorts={}, pins={})
@@ -193,7 +193,7 @@ def check_pin(pin: Pin) -> None:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Taking:
-    """What a shred takes from a state, as ranges of leaves."""
+    """The ranges of leaves that a shred takes from a state."""
 
     tenants: frozenset[TenantId]
     leaves: Mapping[Cohort, Spans]
@@ -266,9 +266,9 @@ def taking(state: State, plan: ShredPlan) -> Taking:
 def shredded(state: State, plan: ShredPlan, *, backup_key: bytes | None = None) -> State:
     """Return the state of the next epoch, without what `plan` takes. Errors as `taking`.
 
-    Dropping a tenant moves the generation: if the tenant comes back, its new trees have new coordinates. Its page goes
-    with its last pin. A rotation moves the generation in the same step, so no tree of the new generation is ever
-    written under the old root version. A rotation also adds a new `backup_key`; the older ones stay, to read with.
+    Dropping a tenant raises the generation: if the tenant comes back, its new trees have new coordinates. Its page goes
+    with its last pin. A rotation raises the generation in the same step, so no tree of the new generation is ever
+    written under the old root version. A rotation also adds a new `backup_key`; the older ones stay for reading.
     """
     taken = taking(state, plan)
     state = unpinned(state, plan.unpin)
@@ -330,13 +330,13 @@ def _living(runs: Runs, living: Spans) -> Runs:
 def retired(state: State, used: Mapping[Cohort, int], *, since: int, below: int) -> State:
     """Drop the leaves of the closed generations `since` to `below - 1` that were never reserved.
 
-    `used` is the number of reserved leaves of each cohort. Those stay, and so do pinned leaves and the blind index of a
-    month that keeps any. A cohort of which nothing stays is dropped.
+    `used` is the number of reserved leaves of each cohort. Reserved and pinned leaves stay, and the blind index of a
+    month that keeps any leaf. A cohort without a remaining leaf is dropped.
 
-    Invalid if the generation under way would be touched; IntegrityError if the result is not exactly what must survive.
+    Invalid if this would touch the present generation; IntegrityError if the result is not exactly what must survive.
     """
     if below > state.generation:
-        raise Invalid("a generation that is still handed out cannot be retired")
+        raise Invalid("the present generation cannot be retired")
     kept: dict[Cohort, list[Span]] = defaultdict(list)
     for cohort, count in used.items():
         if count:
@@ -368,8 +368,8 @@ def _retired(page: Page, kept: Mapping[Cohort, Iterable[Span]], generations: ran
 def verify_shred(before: State, after: State, plan: ShredPlan, expected: State) -> None:
     """Raise IntegrityError unless `after`, as read back, is `before` minus exactly what `plan` takes.
 
-    Survival is checked by arithmetic on leaves, which shares nothing with the carving of trees: every leaf that had a
-    key and is not taken has one, no other has, and every kept node has the seed the old cover gives it.
+    Survival is checked by arithmetic on leaves, which is independent of the carving of trees. Every leaf that had a key
+    and is not taken must have one, no other leaf may have one, and every kept node must have its seed of the old cover.
     """
     facts = replace(after, pages={})
     if facts != replace(expected, pages={}) or after.epoch != before.epoch + 1:

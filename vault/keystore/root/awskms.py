@@ -1,7 +1,7 @@
 """Root-key provider in AWS KMS: one key with imported material for each root version.
 
-KMS deletes only imported material at once; a key whose material KMS made waits at least seven days. The material is
-made here, imported, and kept nowhere else, so that nobody can import it again after its deletion.
+KMS deletes only imported material at once; a key whose material KMS made waits at least seven days. So the material is
+made here and imported. No other copy is kept, so that it cannot be imported again after its deletion.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ NOT_FOUND: Final = "NotFoundException"
 STATE: Final = "KMSInvalidStateException"
 UNREADABLE: Final = frozenset({"InvalidCiphertextException", "IncorrectKeyException"})
 _HINTS: Final = {
-    "AccessDeniedException": "the credentials lack a right: see the policy in docs/providers.md",
+    "AccessDeniedException": "the credentials lack a permission: see the policy in docs/providers.md",
     "UnrecognizedClientException": "the credentials are not valid",
     "ExpiredTokenException": "the credentials have expired",
 }
@@ -225,7 +225,7 @@ class AwsKmsRootKeys:
     async def destroy(self, version: str) -> DestroyReceipt:
         """Delete the imported material, read back that it is gone, then schedule the empty key's deletion.
 
-        The alias goes last: until then the version is listed, and a crash anywhere before is a destroy to repeat.
+        The alias is removed last. Until then the version is listed, so after a crash the destroy is repeated.
         """
         async with self._client.open() as kms:
             aliases = await kms.aliases()
@@ -302,7 +302,7 @@ class AwsKmsRootKeys:
         if self._clock.now() - made_at < _MIN_WAIT:
             raise Unavailable(
                 f"AWS KMS does not know the key {key_id}, which cannot have ended yet; nothing is known to be lost",
-                hint="check region and account; a new key can take minutes to be seen everywhere",
+                hint="check region and account; a new key can take minutes to become visible everywhere",
             )
         return None
 
@@ -322,9 +322,9 @@ class AwsKmsRootKeys:
     async def _unusable(self, kms: Kms, version: str, key_id: str, made_at: datetime, *, named: bool) -> VaultError:
         """Return why a key cannot be used: Destroyed, or Unavailable if it can come back.
 
-        `destroy` schedules a key's deletion and then removes its alias, so only an ending key without an alias is its
-        work. An ending key with an alias was scheduled by somebody else; its deletion can be cancelled, and its
-        material comes back. A key without material may be one whose import is not visible everywhere yet.
+        `destroy` schedules a key's deletion and then removes its alias. So a key with a scheduled deletion and an alias
+        was scheduled by another party: the deletion can be cancelled, and the material comes back. A key without
+        material may be one whose import is not visible everywhere yet.
         """
         state = await self._state(kms, key_id, made_at)
         if state is None or (state == _ENDING and not named):
@@ -350,7 +350,7 @@ class AwsKmsRootKeys:
         await self._seen(reached, f"the key {key_id} as {state}")
 
     async def _seen(self, shown: Callable[[], Awaitable[bool]], what: str) -> None:
-        """Wait until KMS shows what was done; Unavailable after a bounded number of tries."""
+        """Wait until KMS shows the change; Unavailable after a bounded number of tries."""
         for _ in range(_POLLS):
             if await shown():
                 return

@@ -1,7 +1,7 @@
-"""What root-key providers share: names of versions, secrets, wrapping with key bytes, and timing.
+"""Shared by root-key providers: names of versions, secrets, wrapping with key bytes, and timing.
 
-The marker gives an absence its meaning. A service that lists the marker but not the version states that the version is
-gone. One that lists neither may be the wrong mount, namespace or token, and states nothing.
+The marker shows whether an absence counts. A service that lists the marker but not the version states that the version
+is gone. A service that lists neither may be the wrong mount, namespace or token, so it proves nothing.
 """
 
 from __future__ import annotations
@@ -35,10 +35,10 @@ class RootKeys(RootKeyProvider, Protocol):
     """A root-key provider, with the two calls that `init` and a change of provider need."""
 
     async def create(self) -> str:
-        """Make the store and prove that it can do all it will be asked; return a line that says what was made.
+        """Make the store and prove every operation on it; return a line that describes it.
 
-        ConfigError if it holds versions already or cannot work as configured. An empty store that an interrupted
-        `init` left in a key service is taken over. Only `init` and a change of provider call this.
+        ConfigError if it has versions already or cannot work as configured. An empty store that an interrupted `init`
+        left in a key service is taken over. Only `init` and a change of provider call this.
         """
 
     async def owns(self, version: str) -> bool:
@@ -49,7 +49,7 @@ def check_unused(kind: str, versions: Iterable[VersionInfo]) -> None:
     """Raise ConfigError if a key service holds root versions of a vault under this prefix."""
     if any(info.tag != _PROBE for info in versions):
         raise ConfigError(
-            f"keyring.root.{kind}: there are root versions under this prefix already; nothing was changed",
+            f"keyring.root.{kind}: this prefix already has root versions; nothing was changed",
             hint="a new vault needs a prefix of its own",
         )
 
@@ -66,7 +66,7 @@ async def prove(provider: RootKeyProvider, entropy: Entropy) -> None:
         key = entropy(KEY_BYTES)
         blob = await provider.wrap(version, key, _PROBE)
         if await provider.unwrap(version, blob, _PROBE) != key:
-            raise Unavailable("what was unwrapped is not what was wrapped")
+            raise Unavailable("the unwrapped key is not the wrapped one")
         step = "destroy a root version"
         for left, info in (await provider.versions()).items():
             if info.tag == _PROBE:
@@ -150,7 +150,7 @@ class Secret:
         except (OSError, UnicodeDecodeError) as error:
             raise Unavailable(
                 f"the credential in {self.file} cannot be read; no root version was used",
-                hint="make the file readable for the vault's user, and for nobody else",
+                hint="make the file readable for the vault's user only",
             ) from error
 
 
@@ -184,7 +184,7 @@ def binding(version: str, aad: bytes) -> bytes:
 
 
 def tampered(version: str) -> Tampered:
-    """Return the error for a blob that a live version refuses to open."""
+    """Return the error for a blob that a live version does not open."""
     return Tampered(f"a blob does not open under root version {version}: its bytes or its place changed")
 
 

@@ -1,4 +1,4 @@
-"""Root-key provider on files, overwritten in place to destroy a version, and what the disk beneath does then.
+"""Root-key provider on files. A version is destroyed by overwriting its file; findings warn of disks that keep copies.
 
 Assurance is best effort: flash translation, copy-on-write file systems and snapshots can keep what was overwritten.
 Layout in docs/format.md, "Keyring".
@@ -29,7 +29,7 @@ from vault.ports.keys import DestroyReceipt, VersionInfo
 from vault.ports.time import Clock, Entropy
 from vault.threads import in_thread
 
-# -- mounts -------------------------------------------------------------------------------------------------------
+# -- the file system ----------------------------------------------------------------------------------------------
 
 _HINT: Final = "keep root versions in a key service or a token, or on a plain partition without snapshots"
 _DANGER: Final = {
@@ -38,8 +38,8 @@ _DANGER: Final = {
     "bcachefs": "copies on write: an overwritten root version stays on the disk until its extent is reused",
     "overlay": "is a container's layer: root versions are lost with the container, and may stay in a lower layer",
     "tmpfs": "is memory: root versions, and with them every recording, are lost at the next restart",
-    "nfs": "is a server elsewhere: whether an overwrite reaches the same blocks is that server's choice",
-    "nfs4": "is a server elsewhere: whether an overwrite reaches the same blocks is that server's choice",
+    "nfs": "is on another server: that server decides whether an overwrite reaches the same blocks",
+    "nfs4": "is on another server: that server decides whether an overwrite reaches the same blocks",
 }
 _OCTAL: Final = re.compile(r"\\([0-7]{3})")
 _FICLONE: Final = 0x40049409
@@ -130,7 +130,7 @@ def filesystem_findings(
 def _device_finding(path: Path, kind: str, mount: Mount | None, *, rotating: bool | None) -> Finding:
     if rotating:
         text = f"{path} is on {kind} on a disk that says it rotates: remapped sectors and snapshots below"
-        return finding("warning", f"{text} cannot be known from here, so destruction is best effort", _HINT)
+        return finding("warning", f"{text} cannot be seen from here, so destruction is best effort", _HINT)
     if rotating is None:
         text = f"{path} is on {kind}: whether the device below remaps, discards or snapshots blocks"
         return finding("warning", f"{text} cannot be known from here, so destruction is best effort", _HINT)
@@ -143,7 +143,7 @@ def _device_finding(path: Path, kind: str, mount: Mount | None, *, rotating: boo
     return finding("warning", text, f"mount it with discard, or run fstrim after each sweep; better, {_HINT}")
 
 
-# -- file ---------------------------------------------------------------------------------------------------------
+# -- the provider -------------------------------------------------------------------------------------------------
 
 MARKER: Final = "ROOT-KEYS"
 MATERIAL_BYTES: Final = 256 << 10
@@ -236,7 +236,7 @@ class FileRootKeys:
             return call(self._store_id(), *args)
         except FileNotFoundError as error:
             raise Unavailable(
-                f"the root-key directory {self._directory} is not there or not complete; nothing is known to be lost",
+                f"the root-key directory {self._directory} is missing or incomplete; nothing is known to be lost",
                 hint="mount it, or point keyring.root_keys at it",
             ) from error
         except FormatError as error:
@@ -273,7 +273,7 @@ class FileRootKeys:
         header = pack({"format": _FORMAT, "version": version, "tag": tag, "created_ms": created_ms})
         secret = self._entropy(32) + hashlib.sha256(header).digest()
         material = antiforensic.split(secret, MATERIAL_BYTES // antiforensic.STRIPE_BYTES, self._entropy)
-        # `replace` writes to a temporary name first: a version's file is whole or not there at all.
+        # `replace` writes to a temporary name first, so a version's file is complete or absent.
         self._files.replace(self._directory / version, _PREFIX.pack(_MAGIC, len(header)) + header + material)
         return version
 
@@ -322,7 +322,7 @@ class FileRootKeys:
         header = data[_PREFIX.size : _PREFIX.size + length]
         version, name, tag, created_ms = fields(unpack(header), format=int, version=str, tag=bytes, created_ms=int)
         if version != _FORMAT or name != path.name:
-            raise FormatError(f"{path.name} holds another version's header")
+            raise FormatError(f"{path.name} has another version's header")
         created_at = _EPOCH + timedelta(milliseconds=created_ms)
         info = VersionInfo(version=name, tag=tag, created_at=created_at)
         return _VersionFile(info=info, header=header, material=data[_PREFIX.size + length :])

@@ -1,4 +1,6 @@
-"""Root-key provider over two others: each wraps one of two XOR shares, so destroying either half destroys the version.
+"""Root-key providers over two others: a composite of both, and a move from one to the other.
+
+The composite has each provider wrap one of two XOR shares, so destroying either half destroys the version.
 
 The tags of both halves begin with the same eight random bytes, which pair them again when versions are listed.
 """
@@ -39,8 +41,9 @@ _T = TypeVar("_T")
 class CompositeRootKeys:
     """Two providers as one.
 
-    A share alone is 32 random bytes that say nothing of the key. So a shred is real if one provider truly deletes,
-    whatever the other keeps, and the assurance is the better of the two. The loss of either loses every recording.
+    A share alone is 32 random bytes that reveal nothing about the key. So a shred is real if one provider truly
+    deletes, whatever the other keeps, and the assurance is the better of the two. If either store is lost, every
+    recording is lost.
     """
 
     def __init__(self, first: RootKeys, second: RootKeys, *, entropy: Entropy = os.urandom) -> None:
@@ -79,7 +82,7 @@ class CompositeRootKeys:
     async def unwrap(self, version: str, blob: bytes, aad: bytes) -> bytes:
         """Unwrap both shares.
 
-        Destroyed as soon as one half says so, even while the other does not answer: one share alone opens nothing.
+        Destroyed as soon as one provider says so, even while the other does not answer: one share alone opens nothing.
         Unavailable outranks Tampered: the provider that does not answer may have destroyed its half.
         """
         first, second = self._both(version)
@@ -104,7 +107,7 @@ class CompositeRootKeys:
         return DestroyReceipt(version=version, effective_at=max(receipt.effective_at for receipt in receipts))
 
     async def versions(self) -> Mapping[str, VersionInfo]:
-        """List the pairs, and every half without its other, which waits to be destroyed."""
+        """List the pairs, and every single half, which waits to be destroyed."""
         pairs: dict[bytes, list[VersionInfo | None]] = {}
         for place, half in enumerate(self._halves):
             for info in (await half.versions()).values():
@@ -120,7 +123,7 @@ class CompositeRootKeys:
         return (*await first.self_check(), *await second.self_check())
 
     def _named(self, version: str) -> list[tuple[RootKeys, str]]:
-        """Return the halves that a version names: two, one without its other, or none if it names no pair."""
+        """Return the halves that a version names: two, a single one, or none if it names no pair."""
         match = _VERSION.fullmatch(version)
         return [
             (half, name) for half, name in zip(self._halves, match.groups() if match else ("", ""), strict=True) if name
@@ -131,7 +134,7 @@ class CompositeRootKeys:
         if not names:
             raise foreign(version)
         if len(names) != len(self._halves):
-            raise Destroyed(f"root version {version} has lost one of its halves")
+            raise Destroyed(f"one half of root version {version} was destroyed")
         return names[0], names[1]
 
 

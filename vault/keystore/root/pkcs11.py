@@ -53,7 +53,7 @@ _PIN_ERRORS: Final = (PinIncorrect, PinLocked, PinInvalid, PinLenRange, PinExpir
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TokenSettings:
-    """Which token of which library, and how to log in."""
+    """The token, its library, and its login."""
 
     library: Path
     token: str
@@ -78,7 +78,7 @@ class Token:
 
     @contextlib.contextmanager
     def session(self) -> Iterator[pkcs11.Session]:
-        """Enter a read-write session as the token's user, alone on its library; Unavailable if none can be opened.
+        """Enter a read-write session as the token's user, with the library to itself; Unavailable if none opens.
 
         ConfigError if the slot contradicts the configured assurance.
         """
@@ -93,7 +93,7 @@ class Token:
     def _logged_in(self) -> pkcs11.Session:
         pin = self.settings.pin.read()
         if pin == self._refused_pin:
-            # Most tokens lock after a few wrong PINs; a sweeper that tries again every hour would lock them.
+            # Most tokens lock after a few wrong PINs, and a sweeper tries again every hour.
             raise self._wrong_pin("was refused before and is not tried again")
         token = self._found()
         try:
@@ -286,8 +286,8 @@ class Pkcs11RootKeys:
         try:
             return _open(root, version, blob, aad)
         except PKCS11Error:
-            # Tokens have no common word for "does not authenticate": many say "general error", as they do when they
-            # are broken. It is the blob's fault only if the same key, in the same session, opens a fresh one.
+            # Tokens have no common error for "does not authenticate": many say "general error", also when they are
+            # broken. So the blob is at fault only if the same key opens a fresh blob in the same session.
             fresh = self._seal(session, root, version, bytes(KEY_BYTES), aad)
             if _open(root, version, fresh, aad) != bytes(KEY_BYTES):
                 raise

@@ -49,7 +49,7 @@ _HINTS: Final = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TransitSettings:
-    """Where the transit engine is, and how to log in."""
+    """The address of the transit engine, and its login."""
 
     address: str
     token: Secret
@@ -61,7 +61,7 @@ class TransitSettings:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Answer:
-    """What the server said: done, 400 (the request does not fit), or 404 (no such key, or no such mount)."""
+    """The server's answer: done, 400 (the request does not fit), or 404 (no such key, or no such mount)."""
 
     status: int
     errors: tuple[str, ...]
@@ -69,7 +69,7 @@ class Answer:
 
     @property
     def done(self) -> bool:
-        """Whether the server carried it out."""
+        """Whether the server carried the request out."""
         return self.status < HTTPStatus.BAD_REQUEST
 
     @property
@@ -92,8 +92,8 @@ class TransitSession:
     async def ask(self, method: str, path: str, body: Mapping[str, Any] | None = None) -> Answer:
         """Return the server's answer to the request itself.
 
-        Everything that says nothing about keys is Unavailable: no connection, a timeout, a redirect, a refused token,
-        a sealed server, a server error, a body that is not the API's.
+        Answers that prove nothing about keys are Unavailable: no connection, a timeout, a redirect, a refused token, a
+        sealed server, a server error, a body that is not the API's.
         """
         try:
             # A redirect is not followed: it would carry the token to wherever the answer points.
@@ -253,7 +253,7 @@ class TransitRootKeys:
             )
             if answer.done:
                 return _plain(session, answer)
-            # The server answers 400 for many reasons. The blob is at fault only if the key is as it was made.
+            # The server answers 400 for many reasons. The blob is at fault only if the key itself is unchanged.
             if answer.status == 400 and _usable(await session.engine("GET", f"keys/{name}")):  # noqa: PLR2004 - HTTP
                 raise tampered(version)
             raise session.refused(answer)
