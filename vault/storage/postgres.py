@@ -1,4 +1,4 @@
-"""PostgreSQL: how each connection is set up, and the locks of a vault on several machines.
+"""PostgreSQL: the set-up of each connection, and the locks of a vault on several machines.
 
 asyncpg is an optional extra, so it is imported when the first connection is made.
 """
@@ -22,7 +22,7 @@ from vault.errors import ConfigError, Unavailable, VaultError, reason
 from vault.ports.cluster import Held
 from vault.ports.time import Clock
 
-# -- postgres -----------------------------------------------------------------------------------------------------
+# -- connections --------------------------------------------------------------------------------------------------
 
 _SCHEMES: Final = ("postgresql", "postgres")
 _CLIENT_PATIENCE: Final = 1.5
@@ -71,7 +71,7 @@ async def connect(
 ) -> Any:
     """Open one connection; the server ends it after `idle_seconds` without a statement (0: never).
 
-    To a `patient` one `statement_seconds` does not apply: an index of millions of rows takes longer.
+    `statement_seconds` does not apply to a `patient` connection: an index of millions of rows takes longer.
 
     Unavailable if the server cannot be reached or is a standby, ConfigError if it would lose what it has committed.
     """
@@ -135,7 +135,7 @@ def _unreachable(error: Exception) -> VaultError:
         return ConfigError("catalog.url: this PostgreSQL is too old", hint="the vault needs 14 or newer")
     if code.startswith(("28", "3D")):
         return Unavailable(
-            "the catalog's database does not let this user in; nothing was changed",
+            "the catalog's database refuses this user; nothing was changed",
             hint="check user, password and database in catalog.url or CALLVAULT_CATALOG_URL",
             cause="catalog",
         )
@@ -219,15 +219,15 @@ class _FileLock:
         self._descriptor = descriptor
 
     def check(self) -> None:
-        """Return: a local lock cannot be lost."""
+        """Do nothing, because a local lock cannot be lost."""
 
     def close(self) -> None:
-        """Free it."""
+        """Free the lock."""
         os.close(self._descriptor)
 
 
 def taken(name: str) -> Unavailable:
-    """Return the error after waiting for a lock in vain."""
+    """Return the error for a lock that another process has held for too long."""
     return Unavailable(
         f"another process of this vault holds the lock {name}; nothing was changed", hint="try again in a moment"
     )
@@ -302,7 +302,7 @@ class PostgresClusterLocks:
         return True
 
     async def _show_life(self, connection: Any, name: str) -> float:
-        """Send a statement; return a time before it was sent, which the server cannot have seen it before."""
+        """Send a statement; return a time before that, so that the server has seen the holder since then."""
         before = self._clock.monotonic()
         try:
             await connection.execute("SELECT 1", timeout=self._lease_seconds * _SHOWS_LIFE)

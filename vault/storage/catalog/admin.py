@@ -86,7 +86,7 @@ _ENTRIES_OF = _ENTRIES.where(audit_table.c.tenant == sa.bindparam("in_tenant"))
 _LAST = (
     sa.select(audit_table)
     .where(audit_table.c.event == sa.bindparam("name"), audit_table.c.target == sa.bindparam("about"))
-    # One target has few entries. The sum keeps databases from walking the whole trail backwards by its index on `seq`.
+    # One target has few entries. The sum keeps databases from reading the whole trail backwards by the index on `seq`.
     .order_by((audit_table.c.seq + 0).desc())
     .limit(1)
 )
@@ -96,7 +96,7 @@ _PLACED = (
         audit_table.c.target.in_(sa.bindparam("keys", expanding=True)),
         audit_table.c.event.in_(("hold.placing", "hold.created")),
     )
-    .order_by(audit_table.c.seq + 0)  # of few holds there are few: no reason to walk the whole trail in order
+    .order_by(audit_table.c.seq + 0)  # few holds have few entries, so the whole trail is not read in order
 )
 _HEAD = sa.select(audit_head.c.seq, audit_head.c.sha256)
 _SETTING = sa.select(settings.c.value).where(settings.c.name == sa.bindparam("key"))
@@ -143,7 +143,7 @@ class AdminStore:
                 raise Conflict(f"token {token.id} exists")
             issuer = await transaction.fetch(_TOKEN, {"key": token.issued_by})
             if issuer and issuer[0].revoked_at is not None:
-                raise Conflict(f"{token.issued_by} has been revoked; it issues nothing any more")
+                raise Conflict(f"{token.issued_by} was revoked, so it can issue no token")
             await transaction.write(_INSERT_TOKEN, _from_token(token))
             transaction.audit(audit)
 
@@ -174,7 +174,7 @@ class AdminStore:
         return found
 
     async def ids_beginning(self, beginning: str, *, tenant: TenantId | None, limit: int) -> Sequence[str]:
-        """Return the ids that begin with this text, oldest first; with `tenant` only of that tenant's things."""
+        """Return the ids that begin with this text, oldest first; with `tenant` only that tenant's ids."""
         prefix, _, digits = beginning.partition("_")
         table = _BY_PREFIX.get(prefix)
         if table is None:
@@ -210,8 +210,8 @@ class AdminStore:
                 others = await transaction.fetch(_OTHER_OPERATORS, {"key": token, "now": rows.micros(at)})
                 if not others:
                     raise Conflict(
-                        "this is the last operator's token: without it nobody could look after the vault",
-                        hint="issue another one first; whoever owns the vault's files can: "
+                        "this is the last operator's token, and a vault needs one",
+                        hint="issue another one first; the owner of the vault's files can: "
                         "callvault tokens issue --role operator --name NAME --config config.toml",
                     )
             if await transaction.write(_REVOKE, {"key": token, "new_revoked_at": rows.micros(at)}):
@@ -437,7 +437,7 @@ def _to_token(row: sa.Row[Any]) -> Token:
     )
 
 
-# -- repeats ------------------------------------------------------------------------------------------------------
+# -- keyed requests -----------------------------------------------------------------------------------------------
 
 _k = keyed_requests.c
 _ITS_KEY: Final = (_k.token == sa.bindparam("its_token"), _k.key == sa.bindparam("its_key"))
@@ -466,7 +466,7 @@ class RepeatStore:
     _database: Database
 
     async def claim_request(self, asked: Keyed, *, now: datetime, forget_before: datetime) -> Keyed:
-        """Insert the request, take it over, or return the one that is there."""
+        """Insert the request, take it over, or return the existing one."""
 
         async def act(transaction: Transaction) -> Keyed:
             await transaction.write(_FORGET, {"before": rows.micros(forget_before)})

@@ -62,7 +62,7 @@ class NodeStore:
         """Insert or replace by id; the first node ever registered gets the open rows that have none."""
 
         async def act(transaction: Transaction) -> None:
-            # Rows older than nodes were written by a vault with one process, and its journal registers first.
+            # Open rows without a node are from a vault with one process, whose journal registers first.
             if not await transaction.fetch(_ANY):
                 await transaction.write(_CLAIM, {"new_node": node.id})
             await transaction.write(_DROP, {"key": node.id})
@@ -140,7 +140,7 @@ class SqlCatalog(
     async def migrate(self) -> None:
         """Create the file if there is none, and bring its schema to this code's version.
 
-        An empty database gets all of it in one transaction, another one a step at a time.
+        An empty database gets the whole schema in one transaction, another one in steps.
         """
         await self._database.create()
         if await self._revision() is not None:
@@ -164,12 +164,12 @@ class SqlCatalog(
         schema.check(revision)
 
     async def upgrade(self, progress: Progress | None = None) -> bool:
-        """Bring an existing schema to this code's, or go on where that was interrupted; return whether it was older.
+        """Upgrade an existing schema to this code's, or continue an interrupted upgrade; return whether it was older.
 
         Every step and every page of rows is a transaction of its own. ConfigError if there is no schema.
         """
         if await self.is_empty():
-            raise ConfigError("catalog: there is nothing to upgrade", hint=NO_CATALOG)
+            raise ConfigError("catalog: there is no schema to upgrade", hint=NO_CATALOG)
         before = await self._revision()
         await self._upgrade(progress or Silent())
         return await self._revision() != before

@@ -30,9 +30,9 @@ _SNAPSHOT = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Engines:
-    """How one database is reached. `reading` None: reads use the writing connection. `file` None: it is not a file.
+    """The connections to one database. With `reading` None, reads use the writing connection. `file` None: not a file.
 
-    `patient` writes without a limit of time to a statement; None: `writing` has none.
+    `patient` writes without a time limit for statements; None if `writing` has no such limit.
     """
 
     writing: AsyncEngine
@@ -99,7 +99,7 @@ class Database:
 
     @asynccontextmanager
     async def patient(self) -> AsyncIterator[AsyncEngine]:
-        """Yield what writes without a limit of time to a statement, for changes of the schema."""
+        """Yield the engine that writes without a time limit for statements, for changes of the schema."""
         if self._slow is None:
             yield self.engine
             return
@@ -138,7 +138,7 @@ class Database:
                 await connection.exec_driver_sql("ROLLBACK")
 
     async def create(self) -> None:
-        """Make the file, readable by its owner only, if there is none; a database on a server exists already."""
+        """Make the file, readable by its owner only, unless it exists; a database on a server exists already."""
         if self._file is not None:
             await in_thread(sqlite.create_file, self._file)
 
@@ -161,7 +161,7 @@ async def _read(readers: AsyncEngine, statement: sa.Executable, parameters: Para
         try:
             return (await connection.execute(statement, parameters)).all()
         except (OSError, TimeoutError):
-            await connection.invalidate()  # whatever it still answers belongs to this statement
+            await connection.invalidate()  # a late answer would belong to this statement
             raise
 
 

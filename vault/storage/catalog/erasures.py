@@ -92,11 +92,11 @@ class ErasureStore:
 
         async def act(transaction: Transaction) -> None:
             if await transaction.fetch(_STATE, {"key": erasure.id}):
-                raise Conflict(f"{erasure.id} exists already; nothing was changed")
+                raise Conflict(f"{erasure.id} already exists; nothing was changed")
             for row in await transaction.fetch(_OPEN_OF_CASE, case):
                 if (recording := rows.recording_id(row.recording)) in erasure.recordings:
                     raise Conflict(
-                        f"{row.erasure} of the same case is open and names {recording} already; nothing was changed",
+                        f"{row.erasure} of the same case is open and already names {recording}; nothing was changed",
                         hint=f"decide that one first: callvault erasures show {row.erasure}",
                     )
             await transaction.write(_INSERT, _from_erasure(erasure))
@@ -160,13 +160,13 @@ class ErasureStore:
 async def begin_erasing(transaction: Transaction, erasure: Erasure, shred: str) -> None:
     """Save an approved erasure; Conflict if it is not approved, or if an outcome that `shred` would take has changed.
 
-    From here on what it erases belongs to `shred`, and its recordings answer as shredded.
+    From here on its recordings belong to `shred` and count as shredded.
     """
     before = _only(_to_erasures(await transaction.fetch(_ONE, {"key": erasure.id})), erasure.id)
     fresh = _fresh(before, erasure)
     settled = any(before.recordings[rows.recording_id(key)] is not ErasureOutcome.PENDING for key in fresh)
     if before.state is not ErasureState.APPROVED or settled:
-        raise Conflict(f"{erasure.id} has changed meanwhile; nothing was erased")
+        raise Conflict(f"{erasure.id} changed meanwhile; nothing was erased")
     await _replace(transaction, before, erasure)
     taken = [key for key, outcome in fresh.items() if outcome is ErasureOutcome.ERASING]
     await transaction.write(_SET_SHRED, [{"key": erasure.id, "at": key, "new_shred": shred} for key in taken])

@@ -376,15 +376,15 @@ async def _check_new(transaction: Transaction, hold: Hold) -> None:
         full = await transaction.fetch(_FULL, {"keys": some})
         if full:
             raise Conflict(
-                f"{rows.recording_id(full[0].recording)} has {MOST_HOLDS} holds, as many as a recording may have; "
+                f"{rows.recording_id(full[0].recording)} has {MOST_HOLDS} holds, the most that a recording may have; "
                 "nothing was placed",
-                hint="it is kept as long as any of them stands; release those that are settled",
+                hint="each of them keeps it; release those whose matter is settled",
             )
     there = next((found for found, count in covering.items() if count == len(keys)), None)
     if there is not None:
         raise Conflict(
-            f"{there} holds all of these recordings for this matter already; nothing was placed",
-            hint=f"callvault holds review {there} says why it stays, and until when",
+            f"{there} already holds all of these recordings for this matter; nothing was placed",
+            hint=f"callvault holds review {there} records why it stays, and until when",
             hold=there,
         )
 
@@ -604,7 +604,7 @@ class AlertStore:
             .order_by(_a.next_at, _a.id)
             .limit(1)
         )
-        # Mostly nothing is due, and a read does not hold up the writers.
+        # Usually no alert is due, and a read does not delay writers.
         if not await self._database.fetch(due):
             return None
 
@@ -620,7 +620,7 @@ class AlertStore:
     async def settle_alert(
         self, alert: str, *, next_at: datetime, delivered_at: datetime | None, audit: Sequence[AuditEvent] = ()
     ) -> None:
-        """Note an acknowledgement, once, or when to try again."""
+        """Store the first acknowledgement, or the time of the next attempt."""
         values = {
             "key": alert,
             "new_next_at": rows.micros(next_at),

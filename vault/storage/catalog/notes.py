@@ -85,7 +85,7 @@ class NoteStore:
         await self._database.writer.run(act)
 
     async def reindex(self, rows_: Sequence[Reindexed], *, audit: Sequence[AuditEvent] = ()) -> int:
-        """Replace tokens in one transaction; return in how many rows. Rows without facts, or with other facts, stay."""
+        """Replace tokens in one transaction; return in how many rows. Rows without facts or with other facts stay."""
         values = [
             {
                 "key": rows.key(each.recording),

@@ -1,4 +1,4 @@
-"""Lists of deleted objects: a row a recording for a row an object, in the transaction of the final certificate."""
+"""Lists of deleted objects: one row for each recording replaces its rows of objects, with the final certificate."""
 
 from __future__ import annotations
 
@@ -48,9 +48,9 @@ async def listed(database: Database, keys: Sequence[bytes]) -> Sequence[Sequence
 
 
 async def fold(transaction: Transaction, keys: Sequence[bytes]) -> None:
-    """Replace the object rows of those of these recordings that are certified for good by a list each.
+    """Replace the rows of objects of recordings with a final certificate by one list each.
 
-    Rows that a list would not give back as they are stay. So do those in partitions below the floor, which go whole.
+    Rows that a list cannot represent exactly stay. So do rows in partitions below the floor, which are dropped whole.
     """
     found = {row.id: row for row in await transaction.fetch(_UNLISTED, {"keys": [*keys]})} if keys else {}
     if not found:
@@ -74,5 +74,5 @@ async def fold(transaction: Transaction, keys: Sequence[bytes]) -> None:
 
 
 async def next_unlisted(database: Database, after: bytes, limit: int) -> Sequence[bytes]:
-    """Return recordings behind `after`, in order, that are certified for good and still have a row an object."""
+    """Return recordings after `after`, in order, that have a final certificate and still rows of objects."""
     return [row.id for row in await database.fetch(_NEXT, {"after": after, "page": limit})]

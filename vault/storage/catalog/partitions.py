@@ -1,7 +1,7 @@
-"""Partitions of the rows of objects on PostgreSQL: one a period of audio, made ahead and dropped once it is certified.
+"""Partitions of the rows of objects on PostgreSQL: one for each period of audio, dropped once the period is certified.
 
-There is no partition for the rest: with one, a new partition would have to wait for whoever reads the table. A row's
-partition is made in the transaction that writes the row, under the writer's lock, unless it was made ahead.
+There is no default partition: with one, a new partition would have to wait for all readers of the table. A partition is
+made ahead, or else in the transaction that writes its first row, under the writer's lock.
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ from vault.storage.catalog.tables import (
 from vault.storage.catalog.writer import Transaction, is_locked, translate
 
 NEAR: Final = 400
-"""Periods above the floor that get a partition each; each statement that names no period locks every partition."""
+"""How many periods above the floor get a partition each. A statement without a period locks every partition."""
 FAR: Final = 30
-"""Periods that share a partition where calls are kept for longer than that."""
+"""How many later periods share a partition."""
 MOVED: Final = 2_000
-"""Recordings of a period, at most, whose rows are moved out of it so that the others can go."""
+"""How many recordings of a period may be moved into a new partition so that the old one can be dropped."""
 _PATIENCE: Final = "250ms"
-"""How long readers wait behind a partition that cannot go, because somebody reads it."""
+"""How long a drop waits for readers of its partition; new readers wait behind it meanwhile."""
 
 logger = logging.getLogger(__name__)
 
@@ -82,7 +82,7 @@ _WITH_LIST = _OF_SPAN.where(_HAS_LIST).limit(1)
 
 
 def spans(connection: sa.Connection, of: str = "segments") -> Sequence[Span]:
-    """Return the partitions, by period; none on a database without."""
+    """Return the partitions in order of period; none on a database without partitions."""
     if connection.dialect.name != "postgresql":
         return []
     names = connection.execute(_SPANS, {"parent": of}).scalars()
@@ -90,7 +90,7 @@ def spans(connection: sa.Connection, of: str = "segments") -> Sequence[Span]:
 
 
 def make(connection: sa.Connection, periods: Iterable[int], *, of: str = "segments") -> set[int]:
-    """Make the partitions that these periods lack; return the periods that had one, or need none."""
+    """Make the missing partitions of these periods; return the periods that had one or need none."""
     if connection.dialect.name != "postgresql":
         return set(periods)
     there = [*spans(connection, of)]
@@ -115,19 +115,19 @@ def _attach(connection: sa.Connection, span: Span, name: str, of: str = "segment
 
 
 async def ensure(transaction: Transaction, periods: Collection[int]) -> None:
-    """Have a partition for each of these periods; nothing on a database without partitions."""
+    """Make the missing partitions of these periods; changes nothing on a database without partitions."""
     lacking = set(periods) - transaction.periods
     if lacking:
-        # What this transaction makes is noted by a later one: it may yet be rolled back.
+        # Only partitions that existed before are remembered: this transaction may still be rolled back.
         transaction.periods |= await transaction.run(lambda connection: make(connection, lacking))
 
 
 async def release(database: Database) -> int:
-    """Drop the rows that lists stand for, a partition at a time; return how many partitions went.
+    """Drop the rows of objects that lists replace, one partition at a time; return how many partitions were dropped.
 
-    Only of periods below the floor. What is not certified for good stays: a few recordings' rows are moved into a new
-    partition of the period, and with more than a few the period stays as it is. A partition that somebody reads stays
-    until the next time.
+    Only periods below the floor are dropped. Rows of recordings without a list stay: if they are few, they are moved
+    into a new partition of the period, else the period stays as it is. A partition that is being read stays until the
+    next time.
     """
     if database.engine.dialect.name != "postgresql":
         return 0
@@ -145,13 +145,13 @@ async def release(database: Database) -> int:
         except Exception as error:
             if not is_locked(error):
                 raise translate(error) from error
-            logger.info("rows of certified objects stay for now", extra={"fields": {"period": span.low}})
+            logger.info("rows of certified objects are not dropped yet", extra={"fields": {"period": span.low}})
     return gone
 
 
 async def _unlisted(database: Database, span: Span) -> Collection[bytes] | None:
-    """Return the recordings of a partition that have no list; None if they are too many to move, or all of it."""
-    # By their periods and not by the partition's name: another node may drop it now.
+    """Return the recordings of a partition that have no list; None if they are all of it, or too many to move."""
+    # By period, not by the partition's name: another node may drop the partition now.
     periods = {"low": span.low, "below": span.high - 1}
     rest = {row.recording for row in await database.fetch(_WITHOUT_LIST, periods)}
     if len(rest) > MOVED or (rest and not await database.fetch(_WITH_LIST, periods)):
@@ -160,11 +160,11 @@ async def _unlisted(database: Database, span: Span) -> Collection[bytes] | None:
 
 
 def _clear(connection: sa.Connection, span: Span, rest: Collection[bytes]) -> int:
-    """Drop the partition, under the writer's lock, and put the rows of `rest` and of what lives into a new one."""
+    """Drop the partition under the writer's lock; move the rows of `rest` and of live recordings into a new one."""
     connection.exec_driver_sql(f"SET LOCAL lock_timeout = '{_PATIENCE}'")
     if span not in spans(connection):
         return 0  # another node was faster
-    # Whatever got rows since `rest` was read is not shredded, or its objects are not certified absent.
+    # A recording that got rows after `rest` was read is not shredded, or its objects are not certified absent.
     live = connection.execute(_LIVE, {"low": span.low, "below": span.high - 1}).scalars()
     kept = {*rest, *live}
     if len(kept) > MOVED:

@@ -1,4 +1,4 @@
-"""Requests that take two people: changes of the metadata's retention, and overrides of a tripped guard."""
+"""Requests that two people decide: changes of retention, and overrides of a tripped guard."""
 
 from __future__ import annotations
 
@@ -51,8 +51,8 @@ class PolicyStore:
             for other in [_to_request(row) for row in await transaction.fetch(_OF_TENANT, {"tenant": request.tenant})]:
                 if other.is_open:
                     raise Conflict(
-                        f"{other.id} is open for this tenant, and two would contradict each other",
-                        hint=f"let it take effect, or withdraw it if it may be: callvault policy reject {other.id}",
+                        f"{other.id} is open for this tenant, and a tenant can have only one open request",
+                        hint=f"let it take effect, or withdraw it if possible: callvault policy reject {other.id}",
                     )
             await transaction.write(_INSERT, _from_request(request))
             transaction.audit(audit)
@@ -138,7 +138,7 @@ def _from_preview(preview: PolicyPreview) -> dict[str, Any]:
 
 
 def _to_preview(stored: dict[str, Any]) -> PolicyPreview:
-    """Return the preview as it was counted; one stored before previews had dates has none."""
+    """Return the stored preview; an old one has no dates."""
     dates = {name: rows.maybe_moment(stored.get(name)) for name in ("earliest", "latest")}
     return PolicyPreview(**{**stored, **dates})
 
@@ -192,7 +192,7 @@ class OverrideStore:
             for other in others:
                 if other.tenant == override.tenant and other.is_open(now=override.requested_at):
                     raise Conflict(
-                        f"{other.id} is asked for already, and lifts the same guard",
+                        f"{other.id} is already requested for the same guard",
                         hint="approve it or reject it first",
                     )
             await transaction.write(_INSERT_OVERRIDE, _from_override(override))

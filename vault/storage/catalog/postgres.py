@@ -1,8 +1,8 @@
 """Connections to PostgreSQL: one that writes, a few that read.
 
 The first statement of every write transaction takes one lock for the whole vault. READ COMMITTED gives each later
-statement a snapshot of everything committed before, and nobody else commits. So what an act read is still true when it
-writes, as with SQLite's BEGIN IMMEDIATE, and no transaction fails because of another.
+statement a snapshot of all earlier commits, and no other transaction commits meanwhile. So the rows that an act read
+are unchanged when it writes, as with SQLite's BEGIN IMMEDIATE, and no transaction fails because of another one.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _NOWHERE = "postgresql+asyncpg://"
 def writing_engine(settings: PostgresSettings, *, patient: bool = False) -> AsyncEngine:
     """Return the one connection of this process that writes; ConfigError without asyncpg.
 
-    A `patient` one lets a statement take as long as it takes.
+    On a `patient` connection the time of a statement is not limited.
     """
     driver()
     engine = create_async_engine(

@@ -45,7 +45,7 @@ _KEYS = ("id", "tenant", "state", "started_at", *(f"{part}_{of}" for part in ("a
 KEYS_OF = sa.select(*(_r[name] for name in _KEYS)).where(_r.id.in_(sa.bindparam("keys", expanding=True)))
 KEYS_OF_IN = KEYS_OF.where(_r.tenant == sa.bindparam("in_tenant"))
 PLACE = sa.select(_r.started_at, _r.retain_until, _r.audio_period).where(_r.id == sa.bindparam("key"))
-"""Where a row stands in each of the orders that pages come in."""
+"""The place of a row in each of the orders of pages."""
 PLACE_IN = PLACE.where(_r.tenant == sa.bindparam("in_tenant"))
 BY_CALL = sa.select(recordings).where(
     _r.tenant == sa.bindparam("tenant_id"), _r.call_token.in_(sa.bindparam("tokens", expanding=True))
@@ -61,7 +61,7 @@ _IN_TENANT = _r.tenant == sa.bindparam("tenant_id")
 
 
 def _further(order: Sequence[sa.ColumnElement[Any]]) -> sa.ColumnElement[bool]:
-    """Return that a row comes after the one of the parameters `after_place` and `after`."""
+    """Return the condition that a row comes after the one of the parameters `after_place` and `after`."""
     after: sa.BindParameter[bytes] = sa.bindparam("after")
     if len(order) == 1:
         return order[0] > after
@@ -76,11 +76,11 @@ _DUE: Mapping[tuple[Part, bool], Sequence[sa.ColumnElement[bool]]] = {
         _IN_TENANT,
         _r.state != RecordingState.OPEN.value,
         _r.metadata_period <= sa.bindparam("through"),
-        # Facts that went without a certificate were lost unseen; nobody certifies what nobody saw.
+        # Facts without a certificate were lost unnoticed: nobody saw their key go, so nobody certifies that.
         sa.func.length(_r.sealed_facts) > 0,
     ),
 }
-"""Conditions of what is due, by part and whether of one tenant; tenants' metadata periods differ."""
+"""The conditions of due rows, by part and whether of one tenant; tenants' metadata periods differ."""
 _IN_ORDER: Mapping[tuple[Part, bool], Sequence[sa.ColumnElement[Any]]] = {
     (Part.AUDIO, False): (_r.audio_period, _r.id),
     (Part.AUDIO, True): (_r.retain_until, _r.id),
@@ -163,14 +163,14 @@ MISDECLARED = (
 TAKEN = sa.select(_r.tenant, _r.call_token).where(_r.call_token.in_(sa.bindparam("tokens", expanding=True)))
 STATES = sa.select(_r.id, _r.tenant, _r.state, _r.audio_period).where(_r.id.in_(sa.bindparam("keys", expanding=True)))
 
-# One round trip for two questions: the floors, and which of these rows existed before.
+# One round trip for both: the floors, and which of these rows existed before.
 FLOOR_AND_FOUND = sa.union_all(
     sa.select(sweep_floor.c.period, sweep_floor.c.generation, sa.null().label("id")),
     sa.select(sa.null(), sa.null(), _r.id).where(_r.id.in_(sa.bindparam("keys", expanding=True))),
 )
 
 PERIODS_OF = sa.select(_r.audio_period).distinct().where(_r.id.in_(sa.bindparam("keys", expanding=True)))
-# Named, the periods of these recordings choose the partitions that are looked into.
+# With the periods of these recordings, the statement reads only their partitions.
 SEGMENTS_OF = (
     sa.select(segments)
     .where(
@@ -228,7 +228,7 @@ COUNT_KEPT = sa.select(
     .scalar_subquery()
     .label("held"),
 )
-# A released hold protects until its grace is over, so what it protects is not late before that.
+# A released hold protects until its grace is over, so its recordings are not late before that.
 OLDEST_DUE = (
     sa.select(_r.retain_until)
     .where(

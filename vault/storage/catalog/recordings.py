@@ -38,7 +38,7 @@ _IDS_PER_QUERY = 500
 _FINAL = (RecordingState.SEALED, RecordingState.TRUNCATED)
 _r = recordings.c
 _FIRST = -(1 << 63)
-"""Before every place in an order."""
+"""A value before every place in an order."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -111,7 +111,7 @@ class RecordingStore:
         return await self._database.writer.run(act)
 
     async def make_room(self, periods: Collection[int]) -> None:
-        """Make the partitions of these periods, where the database has partitions."""
+        """Make the partitions of these periods, if the database has partitions."""
         await self._database.writer.run(lambda transaction: partitions.ensure(transaction, periods))
 
     async def close_generations(
@@ -214,7 +214,7 @@ class RecordingStore:
         part: Part = Part.AUDIO,
         tenant: TenantId | None = None,
     ) -> Sequence[Recording]:
-        """Return finished rows whose part is of a period up to `through` and not certified gone."""
+        """Return finished rows whose part is of a period up to `through` and has no certificate."""
         order = "retain_until" if tenant is not None else "audio_period"
         place = {**_due(through, tenant), **await self._after(after, order), "page": max(limit, 0)}
         if part is Part.METADATA:
@@ -225,7 +225,7 @@ class RecordingStore:
     async def doubtful_recordings(
         self, *, through: int, now: datetime, after: RecordingId | None, limit: int
     ) -> Sequence[Recording]:
-        """Return those of `due_recordings` that a date or a hold speaks for."""
+        """Return those of `due_recordings` that a later date or a hold in force may keep."""
         after_that = await self._after(after, "audio_period")
         place = {"through": through, "now": rows.micros(now), **after_that, "page": max(limit, 0)}
         return [rows.to_recording(row) for row in await self._database.fetch(recording_sql.DOUBTFUL, place)]
@@ -266,7 +266,7 @@ class RecordingStore:
         return [rows.to_recording(row) for row in await self._database.fetch(recording_sql.CHANGED, place)]
 
     async def _after(self, recording: RecordingId | None, order: str) -> dict[str, Any]:
-        """Return where a page goes on in one of the orders."""
+        """Return the parameters after which a page continues in one of the orders."""
         if recording is None:
             return {"after_place": _FIRST, "after": b""}
         key = rows.key(recording)
@@ -274,7 +274,7 @@ class RecordingStore:
         return {"after_place": getattr(found, order), "after": key}
 
     async def count_live(self, tenant: TenantId, *, through: datetime) -> int:
-        """Count the tenant's rows captured up to `through` of which a part is not certified gone."""
+        """Count the tenant's rows captured up to `through` of which a part has no certificate."""
         found = await self._database.fetch(
             recording_sql.COUNT_LIVE, {"tenant_id": tenant, "through": rows.micros(through)}
         )
@@ -302,7 +302,7 @@ class RecordingStore:
         return {state: counts.get(state.value, 0) for state in RecordingState}
 
     async def count_kept(self, tenant: TenantId) -> Kept:
-        """Count what is not shredded, and how much of it is held."""
+        """Count the recordings that are not shredded, and how many of them are held."""
         found = (await self._database.fetch(recording_sql.COUNT_KEPT, {"tenant_id": tenant}))[0]
         return Kept(live=int(found.live), held=found.held)
 
@@ -388,11 +388,11 @@ class RecordingStore:
     ) -> None:
         """Move open → sealed | truncated.
 
-        A repeat leaves the row unchanged but records its objects: after a commit of unknown outcome the manifest is
-        sealed again, and the second one is what is stored.
+        A repetition leaves the row unchanged but records its objects: after a commit of unknown outcome the manifest is
+        sealed again, and the second one is in the store.
         """
         if state not in _FINAL:
-            raise Invalid("a recording finishes sealed or truncated")
+            raise Invalid("the final state of a recording is sealed or truncated")
         if any(ref.recording != recording for ref in objects):
             raise Invalid(f"the objects of {recording} name another recording; nothing was written")
         identity = rows.key(recording)
@@ -517,7 +517,7 @@ async def _store(transaction: Transaction, storings: Sequence[_Storing]) -> Sequ
             continue
         answers.append(None)
         if state in (RecordingState.SHREDDING, RecordingState.SHREDDED):
-            continue  # a straggler: the row says what became of it, and deletion lists the objects by prefix
+            continue  # too late: the row has a final state already, and deletion lists the objects by prefix
         within = {"audio_period": periods[storing.key]}
         objects.update({(row["recording"], row["number"]): {**row, **within} for row in storing.objects})
         if state is not RecordingState.OPEN:

@@ -1,4 +1,4 @@
-"""Dumping, loading and rebuilding: the whole catalog at once, by its schema's metadata, on any database."""
+"""Dumps, loads and rebuilds the whole catalog, by its schema's metadata, on any database."""
 
 from __future__ import annotations
 
@@ -109,7 +109,7 @@ class RescueStore:
             raise translate(error) from error
 
     async def is_blank(self) -> bool:
-        """Tell whether there is no file, or one without a schema."""
+        """Tell whether the database has no file or no schema."""
         if not await self._database.exists():
             return True
         try:
@@ -140,7 +140,7 @@ class RescueStore:
             raise _contradiction(error) from error
 
     async def recording_states(self, recordings: Sequence[RecordingId]) -> Mapping[RecordingId, RecordingState]:
-        """Return the states of those that exist."""
+        """Return the states of those of these recordings that exist."""
         found = await self._database.fetch(recording_sql.STATES, {"keys": [*map(rows.key, recordings)]})
         return {rows.recording_id(row.id): RecordingState(row.state) for row in found}
 

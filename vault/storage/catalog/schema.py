@@ -1,4 +1,4 @@
-"""The schema's version: upgrading a database to this code's, and refusing one without or with another."""
+"""The schema's version: upgrades a database to this code's version, and refuses a database with another one."""
 
 from __future__ import annotations
 
@@ -40,8 +40,8 @@ def upgrade(connection: sa.Connection) -> None:
 def upgrade_in_steps(connection: sa.Connection, progress: Progress) -> None:
     """Run every migration the database lacks, each one and each page of rows in a transaction of its own.
 
-    An upgrade that was interrupted goes on where it was. Two at once do each step once. ConfigError if the database is
-    newer.
+    An interrupted upgrade continues with the next step. Two upgrades at the same time do each step once. ConfigError if
+    the database is newer.
     """
     shown, done = "", 0
     while missing := _missing(current_revision(connection)):
@@ -80,7 +80,7 @@ def check_whole(connection: sa.Connection) -> None:
     if pages.is_half_way(connection):
         raise ConfigError(
             "catalog: an upgrade of the schema was interrupted; no row was lost",
-            hint="callvault catalog upgrade goes on",
+            hint="callvault catalog upgrade continues it",
         )
 
 
@@ -90,7 +90,7 @@ def check(revision: str | None) -> None:
     if not is_current(revision):
         raise ConfigError(
             f"catalog: the schema is at {revision}, older than this version of callvault needs",
-            hint="back it up as it is with callvault backup create DEST, then run callvault catalog upgrade",
+            hint="back it up with callvault backup create DEST, then run callvault catalog upgrade",
         )
 
 
@@ -120,7 +120,7 @@ def _run(connection: sa.Connection, revision: str) -> None:
 
 @cache
 def _scripts() -> ScriptDirectory:
-    """Return the migrations; alembic compiles every one, so that is done once in a process."""
+    """Return the migrations, read once in a process, because alembic compiles each one."""
     from alembic.script import ScriptDirectory  # noqa: PLC0415 - only an upgrade needs it
 
     return ScriptDirectory.from_config(_config())

@@ -151,7 +151,7 @@ class ShredStore:
         return [_to_shred(row) for row in await self._database.fetch(_UNFINISHED)]
 
     async def due_subjects(self, *, through: int, after: RecordingId | None, limit: int) -> Sequence[Subject]:
-        """Return what certificates say of finished rows of audio periods up to `through`, in their order."""
+        """Return the facts for certificates about finished rows of audio periods up to `through`, in order."""
         key, period = b"", -1
         if after is not None:
             key = rows.key(after)

@@ -1,7 +1,7 @@
 """Connections to a SQLite file: one that writes, a few that read, and how each is set up.
 
 WAL with synchronous=FULL makes every commit durable and lets readers run beside the writer. secure_delete overwrites
-freed pages; that is hygiene only, as no key is ever in this file.
+freed pages; this is only hygiene, because no key is ever in this file.
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ def writing_engine(path: Path | None) -> AsyncEngine:
 
     @sa.event.listens_for(sync, "begin")
     def begin(connection: sa.Connection) -> None:
-        # IMMEDIATE takes the write lock before the first read, so what an act read is still true when it writes.
+        # IMMEDIATE takes the write lock before the first read, so rows that an act read are unchanged when it writes.
         connection.exec_driver_sql("BEGIN IMMEDIATE")
 
     return engine
@@ -100,7 +100,7 @@ async def _connect(*place: Any, **options: Any) -> aiosqlite.Connection:
     """Open a connection with its thread; on cancellation or failure neither is left behind."""
     connection = aiosqlite.connect(*place, **options)
     thread = connection._thread  # noqa: SLF001
-    thread.daemon = True  # what SQLAlchemy does to connections that it makes itself
+    thread.daemon = True  # as SQLAlchemy does for connections that it makes itself
     opening = asyncio.ensure_future(connection)
     try:
         return await asyncio.shield(opening)

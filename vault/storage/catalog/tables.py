@@ -1,4 +1,4 @@
-"""The schema as it is now; `vault/storage/migrations` is how a database gets there.
+"""The present schema; `vault/storage/migrations` brings a database to it.
 
 Recording ids are 16 bytes (UUIDv7, so they sort by creation), other ids the text people see. Times are microseconds
 since the Unix epoch. Keys and clear personal data of calls are in no column; facts about a call exist only as a sealed
@@ -78,7 +78,7 @@ HAS_METADATA = recordings.c.metadata_certificate_id.is_(None)
 IS_AHEAD = recordings.c.started_at > recordings.c.created_at
 IS_MISDECLARED = recordings.c.content.is_not(None)
 
-# Lists come by the start of the call: of a tenant, a state, both or neither, a page and a window are a stretch of one.
+# Lists are ordered by the start of the call. For a tenant, a state, both or neither, a page is a range of one index.
 _PLACE = (recordings.c.started_at, recordings.c.id)
 sa.Index("ix_recordings_started", *_PLACE)
 sa.Index("ix_recordings_tenant", recordings.c.tenant, *_PLACE)
@@ -99,8 +99,8 @@ sa.Index(
     sqlite_where=IS_FINISHED,
     postgresql_where=IS_FINISHED,
 )
-# Of what has ended alone: a row under way grows with each segment. Both numbers ride along, so a page filtered by them
-# reads the index and not the rows it skips.
+# Only ended recordings, because an open row changes with each segment. Both numbers are included, so a page filtered by
+# them reads the index and not the skipped rows.
 sa.Index(
     "ix_recordings_measures",
     recordings.c.tenant,
@@ -167,7 +167,7 @@ object_lists = sa.Table(
     sa.Column("recording", _Id, sa.ForeignKey(recordings.c.id), primary_key=True),
     sa.Column("objects", sa.LargeBinary, nullable=False),
 )
-"""Of recordings whose objects are certified absent: what their rows in `segments` were."""
+"""The lists of objects certified absent, which replace their rows in `segments`."""
 
 # Open recordings only: a finished one has its notes in its manifest.
 recording_notes = sa.Table(
@@ -300,7 +300,7 @@ erasures = sa.Table(
 )
 sa.Index("ix_erasures_state", erasures.c.state, erasures.c.id)
 
-# `shred` is the one that takes, or took, the recording for this erasure.
+# `shred` takes, or took, the recording for this erasure.
 erasure_recordings = sa.Table(
     "erasure_recordings",
     metadata,

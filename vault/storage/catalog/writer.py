@@ -1,8 +1,8 @@
 """Group commit: acts submitted while a commit is under way share the next one, and its single fsync.
 
-A batch is one transaction. Acts of one kind run as one call. The order between kinds is free: nothing submitted has
-been acknowledged, so no order was promised. An act that turns out impossible is refused alone. If it had already
-written, or failed unexpectedly, the batch is rolled back and each act is repeated in its own transaction.
+A batch is one transaction. Acts of one kind run as one call. The order between kinds is free, because no act in a batch
+was acknowledged before. An impossible act is refused alone. If it had already written, or failed unexpectedly, the
+batch is rolled back and each act is repeated in its own transaction.
 """
 
 from __future__ import annotations
@@ -59,12 +59,12 @@ _NO_SCHEMA = ("42P01", "42703", "3F000")
 
 
 def is_broken(error: Exception) -> bool:
-    """Tell whether the connection itself is gone; any other error came over a working connection."""
+    """Tell whether the connection itself is gone; all other errors came over a working connection."""
     return isinstance(error, DBAPIError) and bool(error.connection_invalidated)
 
 
 def is_outage(error: Exception) -> bool:
-    """Tell whether the database as a whole failed; any other error is of one act that contradicts its rows."""
+    """Tell whether the database as a whole failed; other errors belong to one act that contradicts its rows."""
     if not isinstance(error, DBAPIError):
         return isinstance(error, OSError | TimeoutError | PoolTimeout | Unavailable)
     if is_broken(error):
@@ -75,7 +75,7 @@ def is_outage(error: Exception) -> bool:
 
 
 def is_locked(error: Exception) -> bool:
-    """Tell whether a lock was not had in the time given for it."""
+    """Tell whether a lock was not free in time."""
     return isinstance(error, DBAPIError) and _sqlstate(error) == _LOCKED
 
 
@@ -111,13 +111,13 @@ def _translate_driver(error: DBAPIError) -> VaultError:
     if isinstance(error, ConstraintError) or code.startswith(_CONSTRAINT):
         return Conflict("the row contradicts another row of the catalog; nothing was changed")
     if code.startswith(_DATA):
-        return Invalid("a value is not one that the catalog can hold; nothing was changed")
+        return Invalid("the catalog cannot store one of the values; nothing was changed")
     if name.startswith("SQLITE_FULL") or code == _DISK_FULL or "disk is full" in text:
         text = "the catalog's file system is full; nothing was changed"
         return DiskFull(text, hint="free space, then retry", cause="catalog")
     if name.startswith(_CORRUPT) or code in _DAMAGED or "malformed" in text or "not a database" in text:
         return IntegrityError(
-            "the catalog's file is damaged; nothing of it was returned", hint="restore the catalog from a backup"
+            "the catalog's file is damaged; no row was returned", hint="restore the catalog from a backup"
         )
     if code in _NO_SCHEMA or "no such table" in text or "no such column" in text:
         return ConfigError("catalog: the database has no usable schema", hint=NO_CATALOG)
@@ -172,7 +172,7 @@ class Transaction:
         self.writes = 0
 
     async def fetch(self, statement: sa.Executable, parameters: Parameters | None = None) -> Sequence[sa.Row[Any]]:
-        """Return all rows."""
+        """Return all rows of one statement."""
         return (await self._connection.execute(statement, parameters)).all()
 
     async def write(self, statement: sa.Executable, parameters: Parameters | Sequence[Parameters]) -> int:
@@ -279,7 +279,7 @@ class Transaction:
             self.writes += abs((await self._connection.execute(statement)).rowcount)
 
     def count(self, tenant: str, state: str, by: int) -> None:
-        """Have the number of a tenant's recordings in a state moved with this transaction."""
+        """Change the count of a tenant's recordings in a state by `by`, with this transaction."""
         self.counts[tenant, state] += by
 
     def audit(self, events: Sequence[AuditEvent]) -> None:
@@ -362,7 +362,7 @@ class Writer:
                 batch = [self._queue.popleft() for _ in range(min(len(self._queue), _BATCH_ACTS))]
                 await self._carry_out([pending for pending in batch if not pending.answer.done()])
         finally:
-            # Only an ending event loop cancels this task; nobody may be left waiting for it.
+            # Only an ending event loop cancels this task. Every waiter gets an answer.
             for pending in (*batch, *self._queue):
                 if not pending.answer.done():
                     pending.answer.set_exception(Unavailable("the catalog is closing"))
@@ -391,7 +391,7 @@ class Writer:
         except Exception as error:
             if not is_broken(error):
                 raise
-            # No commit was sent: the connection had broken before, for example when the server restarted.
+            # No commit was sent, because the connection had broken before, for example by a restart of the server.
             done = await self._attempt(batch)
         if done.lost is not None:
             await self._settle(done)
@@ -417,7 +417,7 @@ class Writer:
                 await _write_counts(transaction)
                 head = await self._write_audit(transaction)
             except (OSError, TimeoutError):
-                await connection.invalidate()  # whatever it still answers belongs to this transaction
+                await connection.invalidate()  # a late answer would belong to this transaction
                 raise
             done = _Done(answers=answers, head=head, events=transaction.events)
             try:
@@ -430,11 +430,10 @@ class Writer:
         return done
 
     async def _settle(self, done: _Done) -> None:
-        """Find out whether a commit whose answer was lost took effect: return if so.
+        """Return if a commit whose answer was lost took effect.
 
-        The audit entries it wrote are the evidence. The query takes the writer's lock first, so the lost transaction
-        has ended, either way. Unavailable if it changed nothing; OutcomeUnknown if it left no evidence or the database
-        does not answer.
+        Its audit entries are the evidence. The query takes the writer's lock first, so the lost transaction has ended.
+        Unavailable if it changed nothing; OutcomeUnknown if it has no evidence, or if the database does not answer.
         """
         self._head = None
         for pause in _SETTLE_PAUSES if done.events and done.head else ():
@@ -451,8 +450,8 @@ class Writer:
                 return
             raise Unavailable("the catalog's database broke off a commit; nothing was changed") from done.lost
         raise OutcomeUnknown(
-            "the catalog's database broke off a commit, and whether it took effect is not known yet",
-            hint="look before doing it again",
+            "the catalog's database broke off a commit, and it is not known yet whether it took effect",
+            hint="check before doing it again",
         ) from done.lost
 
     async def _write_audit(self, transaction: Transaction) -> AuditHead | None:
@@ -460,7 +459,7 @@ class Writer:
         if not transaction.events:
             return self._head
         at = self._clock.now()
-        # The remembered head saves a read; if another process has written since, the swap fails and it is read.
+        # The remembered head saves a read. If another process has written since, the swap fails and the head is read.
         for head in (self._head, None):
             known = head or await _read_head(transaction)
             entries = extend_chain(known, transaction.events, at=at)
@@ -498,7 +497,7 @@ def _swap(old: AuditHead, new: AuditEntry) -> Parameters:
 
 
 class _Noted:
-    """An act with, in the same transaction, the evidence that its keyed request took effect."""
+    """An act that also stores, in its transaction, the evidence that its keyed request took effect."""
 
     def __init__(self, act: Act[Any], keyed: Keyed | None) -> None:
         self._act = act
@@ -518,8 +517,8 @@ class _Noted:
             }
             if not await transaction.write(_NOTE, named):
                 raise Conflict(
-                    "a repeat with the same Idempotency-Key was faster than this request; this one changed nothing",
-                    hint="the repeat has the answer",
+                    "a repetition with the same Idempotency-Key was faster; this request changed nothing",
+                    hint="the repetition has the answer",
                 )
         return result
 
@@ -532,7 +531,7 @@ async def _one_by_one(transaction: Transaction, acts: Sequence[Act[Any]]) -> Seq
             answers.append(await act(transaction))
         except Refused as refusal:
             if (transaction.writes, len(transaction.events)) != before:
-                raise  # it left something behind: only a rollback makes "nothing was changed" true
+                raise  # the act had written already: only a rollback makes "nothing was changed" true
             answers.append(refusal)
     return answers
 

@@ -1,7 +1,7 @@
 """Group commit: every call's records in one write and one fdatasync, then all their acknowledgements.
 
-While one commit runs in the writer thread, the next batch gathers. The event loop decides; the thread only writes.
-Callbacks instead of a task: nothing runs while nothing is appended, and a piece needs no future.
+While one commit runs in the writer thread, the next batch gathers. The event loop decides; the thread only writes. With
+callbacks instead of a task, an idle journal does no work, and a piece needs no future.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ logger = logging.getLogger(__name__)
 
 
 class Member(Protocol):
-    """An entry as the committer uses it."""
+    """The committer's view of an entry."""
 
     appended: int
     durable: int
     batch: Batch | None
 
     def fail(self, error: Unavailable) -> None:
-        """Told that nothing after `durable` was kept."""
+        """Called if the records after `durable` were not kept."""
 
 
 class Batch:
@@ -51,7 +51,7 @@ class Batch:
         self.size = 0
 
     def close(self) -> None:
-        """No record joins after this."""
+        """Accept no further records."""
         self.size = self.file.end - max(self.position, HEADER_BYTES)
         self.marks = [member.appended for member in self.members]
 
@@ -99,7 +99,7 @@ class Committer:
         self._undurable_bound = undurable_bound
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="journal")
 
-    # -- taking records -----------------------------------------------------------------------------------------
+    # -- queueing records ---------------------------------------------------------------------------------------
 
     def put(self, member: Member, prefix: bytes, body: bytes) -> int:
         """Queue one record for the current file, in which `room` found space; return the position of its body."""
@@ -124,7 +124,7 @@ class Committer:
     def room(self, size: int) -> JournalFile:
         """Return the file that takes the next `size` bytes of records; JournalFull at the bound."""
         if self._closing:
-            raise Unavailable("the journal is closed: the server ends", cause="journal")
+            raise Unavailable("the journal is closed, because the server ends", cause="journal")
         file = self.current
         if file is None or file.end + size > file.capacity:
             file = self._roll(size)
@@ -245,12 +245,12 @@ class Committer:
                 observe(now - arrival)
 
     def _abandon(self, batch: Batch, error: BaseException) -> None:
-        """Fail everything queued after a commit that failed; no file that saw it is written again.
+        """Fail all queued batches after a failed commit; no file of that commit is written again.
 
-        Later batches continue the same entries; written without the failed one they would leave gaps.
+        Later batches continue the same entries. Written without the failed one, they would leave gaps.
         """
         logger.error(
-            "a journal commit failed; nothing of it was acknowledged",
+            "a journal commit failed; none of its records was acknowledged",
             extra={"fields": {"error": type(error).__name__, "file": batch.file.number}},
         )
         failed = [batch, *self._queue]
@@ -302,7 +302,7 @@ class Committer:
         return sum(file.end for file in self.files)
 
     def reap(self, file: JournalFile) -> None:
-        """Remove the file if nothing in it is needed; the current one only if it is more than half full."""
+        """Remove the file if none of its records is needed; the current one only if it is more than half full."""
         if file.live or file.batches or file not in self.files:
             return
         if file is self.current:
@@ -314,7 +314,7 @@ class Committer:
             self._thread.submit(self._remove, file)
 
     def _remove(self, file: JournalFile) -> None:
-        """Runs in the writer thread: a commit may wait for the unlink, the event loop may not."""
+        """Remove a file in the writer thread: a commit may wait for the unlink, the event loop may not."""
         try:
             file.remove()
         except OSError as error:
@@ -329,7 +329,7 @@ class Committer:
         return self._closing
 
     async def close(self, *, keep: Sequence[JournalFile]) -> None:
-        """Commit what is queued, then close every file; files that nothing needs are removed, except `keep`."""
+        """Commit the queued records, then close every file; unneeded files are removed, except `keep`."""
         self._closing = True
         while self._running is not None or self._queue:
             await self.progress()

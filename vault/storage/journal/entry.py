@@ -1,4 +1,4 @@
-"""One recording in the journal: sealing its pieces, and an index of where their bytes lie."""
+"""One recording in the journal: seals its pieces, and has the index of their positions."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ class Run:
         index = bisect_right(ends, start - base)
         before = ends[index - 1] if index else 0
         unseal = self.key.open_data
-        found, low, high = memoryview(b""), 0, 0  # what was read, and where it lies in the file
+        found, low, high = memoryview(b""), 0, 0  # the bytes of the last read, and their position in the file
         while start < end and index < len(ends):
             after = ends[index]
             at = positions[index]
@@ -89,9 +89,9 @@ class Run:
             index += 1
 
     def _reach(self, index: int, reach: int, end: int) -> int:
-        """Return where in the file a read ends that begins with record `index`, which itself ends at `reach`.
+        """Return the end, in the file, of a read that begins with record `index`, which itself ends at `reach`.
 
-        It includes the records after it that lie close to it and whose audio ends at plaintext `end` at the latest.
+        The read includes the close records after it whose audio ends at plaintext `end` or earlier.
         """
         ends, positions = self.ends, self.positions
         limit = positions[index] + WINDOW_BYTES
@@ -138,13 +138,13 @@ class FileEntry:
         self._released = offset
         self._runs: tuple[Run, ...] = ()
         self._run: Run | None = None
-        """Where the next piece goes, while its file takes records; None also once nothing may be appended."""
+        """The run of the next piece, while its file accepts records; None also once no piece may be appended."""
         self._ended: str | None = None
         self._end_file: JournalFile | None = None
         self._closed = False
 
     def adopt(self, runs: tuple[Run, ...], *, ended: str | None, end_file: JournalFile | None) -> None:
-        """Take over what replay found: contiguous runs, all durable, and the end if there is one."""
+        """Take over the result of replay: contiguous durable runs, and the end if there is one."""
         self._runs = runs
         if runs:
             self._released = runs[0].base
@@ -214,7 +214,7 @@ class FileEntry:
             raise self.failed
 
     async def writable(self) -> None:
-        """Wait while too much is in flight; raises what made a commit fail."""
+        """Wait while too much is in flight; raises the error of a failed commit."""
         while (waiting := self.appended - self.durable) > self._bound or (waiting and self._committer.crowded):
             await self._committer.progress()
         if self.failed is not None:
@@ -234,7 +234,7 @@ class FileEntry:
                 run = self._enter(len(data))
             prefix, body = run.key.seal(END, run.first + len(run.positions), data, len(data))
             committer.put(self, prefix, body)
-            # The end record is kept longer than the last audio byte: without it a restart would call the recording
+            # The end record is kept longer than the last audio byte: without it, a restart would end the recording as
             # truncated.
             run.file.live += 1
             self._end_file = run.file
@@ -245,13 +245,13 @@ class FileEntry:
         await self.barrier()
 
     def read(self, start: int, end: int) -> bytes:
-        """Return plaintext `[start, end)`; ValueError outside what is durable and not released."""
+        """Return plaintext `[start, end)`; ValueError outside the durable bytes that are not released."""
         if not self._released <= start <= end <= self.durable:
             raise ValueError(f"bytes {start} to {end} are not in the journal")
         pieces: list[bytes] = []
         window = Window()
         try:
-            for run in self._runs:  # taken after the check: runs never lack a byte that was durable before
+            for run in self._runs:  # read after the check: runs always have every byte that was durable before
                 if start < run.end and run.base < end:
                     run.collect(start, end, pieces, window)
         except Tampered as error:

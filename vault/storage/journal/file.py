@@ -1,7 +1,7 @@
 """One journal file on disk, the journal's system calls, and the id of its node.
 
-A file is written by one incarnation, from one thread, in order. It is never appended to after a failed write or a
-restart, and is removed when nothing in it is needed.
+A file is written by one process, from one thread, in order. It is never appended to after a failed write or a restart,
+and is removed when none of its records is needed.
 """
 
 from __future__ import annotations
@@ -29,10 +29,10 @@ _PATTERN: Final = re.compile(r"node_[0-9a-f]{32}")
 
 
 def node_of(directory: Path, *, at: datetime, entropy: Entropy) -> NodeId:
-    """Return the id in `directory`, making it durable first if there is none; the caller holds the journal's lock.
+    """Return the id in `directory`; a new one is made durable first. The caller holds the journal's lock.
 
-    ConfigError if it cannot be read or written, or is damaged. Nothing is recorded before the id is durable: rows under
-    a lost id would wait for that node for ever.
+    ConfigError if the id cannot be read or written, or is damaged. No recording begins before the id is durable: rows
+    under a lost id would wait for that node for ever.
     """
     path = directory / FILE_NAME
     try:
@@ -117,11 +117,11 @@ class Disk:
         write_at(fd, data, position)
 
     def sync(self, fd: int) -> None:
-        """Make what was written durable."""
+        """Make the written bytes durable."""
         os.fdatasync(fd)
 
     def truncate(self, fd: int, size: int) -> None:
-        """Free what was allocated beyond `size`."""
+        """Free the space allocated beyond `size`."""
         os.ftruncate(fd, size)
 
     def unlink(self, path: Path) -> None:
@@ -177,7 +177,7 @@ class JournalFile:
         self.allocated = capacity
         """Bytes this file may use on disk: the whole capacity until `trim`, after a failed trim for good."""
         self.end = HEADER_BYTES
-        """Where the next record goes; ahead of the disk by what is queued."""
+        """The position of the next record; ahead of the disk by the queued bytes."""
         self.durable_end = 0
         self.live = 0
         """Unreleased plaintext bytes, plus one for each end record that is still needed."""
@@ -185,7 +185,7 @@ class JournalFile:
         """Commits queued or under way."""
         self.handles = 0
         self.damaged = False
-        """Whether it holds bytes that replay could not return: such a file is set aside instead of unlinked."""
+        """Whether it has bytes that replay could not return: such a file is set aside instead of unlinked."""
         self._disk = disk
         self._fd = -1
         self._lock = threading.Lock()
@@ -199,10 +199,10 @@ class JournalFile:
         return file
 
     def commit(self, data: bytes, position: int, *, last: bool) -> None:
-        """Write and sync one batch; OSError, and then nothing of the batch counts and the file is not used again.
+        """Write and sync one batch. After an OSError no record of the batch counts, and the file is not used again.
 
-        A failed fsync is never repeated: the kernel may have dropped the pages it could not write, and would report
-        success.
+        A failed fsync is never repeated: the kernel may have dropped the pages that it could not write, and would then
+        report success.
         """
         if self._fd < 0:
             self._fd = self._disk.create(self.path)
@@ -216,10 +216,10 @@ class JournalFile:
             self.trim()
 
     def trim(self) -> None:
-        """Free the allocation beyond the durable bytes; failing to is harmless, as replay stops at zeroes.
+        """Free the allocation beyond the durable bytes; a failure is harmless, because replay stops at zeroes.
 
-        After a failed commit this also removes its landed bytes, so that a replay never returns what was not
-        acknowledged.
+        After a failed commit this also removes those of its bytes that reached the disk, so that a replay never returns
+        unacknowledged bytes.
         """
         if self._fd >= 0:
             with suppress(OSError):

@@ -50,11 +50,11 @@ from vault.telemetry import Metrics
 from vault.threads import in_thread
 
 # -- replay -------------------------------------------------------------------------------------------------------
-# Finds in the files of earlier incarnations every byte that was acknowledged and is still needed.
+# Finds, in the files of earlier processes, every acknowledged byte that is still needed.
 #
-# A crash leaves a tail that fails framing or authentication, with no valid record behind it. A record that
-# authenticates behind one that does not shows that the file was damaged. Contiguous bytes are still returned then,
-# and the file is kept for inspection. Damage to one recording's records does not affect other recordings.
+# A crash leaves a tail that fails framing or authentication, without a valid record after it. If a valid record follows
+# an invalid one, the file was damaged. Then the contiguous bytes are still returned, and the file is kept for
+# inspection. Damage to one recording's records does not affect other recordings.
 
 logger = logging.getLogger(__name__)
 
@@ -74,7 +74,7 @@ class Track:
     """Whether damage took some of its records."""
 
     def keep_from(self, offset: int) -> None:
-        """Drop the bytes before `offset`, which the object store has."""
+        """Drop the bytes before `offset`, because the object store has them."""
         self.runs = [run.between(offset, run.end) for run in self.runs if run.end > offset or run is self.runs[-1]]
 
     def keep_until(self, offset: int) -> None:
@@ -94,8 +94,8 @@ class _Handle:
 class Replay:
     """One pass over the files in creation order; blocking, for a worker thread.
 
-    Unavailable if a key or a file cannot be read now, ConfigError for files of a format this code does not know. After
-    either nothing on disk has changed.
+    Unavailable if a key or a file cannot be read now, ConfigError for files of an unknown format. Both leave the disk
+    unchanged.
     """
 
     def __init__(
@@ -144,13 +144,13 @@ class Replay:
             return None
 
     def place(self, track: Track, opening: Opening, run: Run) -> bool:
-        """Let `run` continue its recording; False if bytes between are missing that were never released."""
+        """Let `run` continue its recording; False if bytes before it are missing that were never released."""
         track.keep_from(opening.released)
         if track.runs and (last := track.runs[-1]).end < opening.offset and opening.released < opening.offset:
             between = range(last.file.number + 1, run.file.number)
             if all(number in self._numbers for number in between):
-                # No file between them is gone, so nothing was released: the bytes before the gap are the recording, and
-                # the rest stays on disk for inspection.
+                # No file between them is gone, so no byte was released. The bytes before the gap are the recording, and
+                # the others stay on disk for inspection.
                 run.file.damaged = True
                 return False
             # A file is removed only when all its bytes are released, and bytes are released from the front. So
@@ -174,7 +174,7 @@ class _FileScan:
         self._replay = replay
         self._file = file
         self._data = data
-        self._limit = len(data.rstrip(b"\0"))  # beyond lies what was allocated and never written
+        self._limit = len(data.rstrip(b"\0"))  # the bytes after it were allocated and never written
         self._handles: dict[int, _Handle] = {}
 
     def run(self) -> None:
@@ -281,9 +281,9 @@ _LOCK_NAME: Final = "journal.lock"
 _FILES_PER_BOUND: Final = 4
 _DISK_CHECK_SECONDS: Final = 1.0
 _ADMISSION_SECONDS: Final = 0.5
-"""For how long a recording that was admitted may rely on the same answer of the disk.
+"""How long an answer of the disk counts for a recording that was admitted by it, in seconds.
 
-A later refusal by the journal would leave a row without audio, which uses up its call key.
+If the journal refused an admitted recording, a row without audio would use up its call key.
 """
 
 
@@ -363,7 +363,7 @@ class FileJournal:
     async def replay(
         self, keys: Callable[[Coordinate], DataKey], *, skip: Callable[[str], bool]
     ) -> Sequence[ReplayedRecording]:
-        """Read what earlier incarnations left; after Unavailable it may be repeated."""
+        """Read the files of earlier processes; may be repeated after Unavailable."""
         if self._opened or self._replayed:
             raise ValueError("replay comes once, before the first open")
         tracks = await in_thread(Replay(self._old, keys=keys, skip=skip).run)
@@ -411,8 +411,8 @@ class FileJournal:
         if used * 5 < bound * 4:
             return None
         return JournalFull(
-            f"the journal has {size_text(used)} of the {size_text(bound)} that journal.max_bytes gives it; from four "
-            "fifths on no recording begins, those under way continue",
+            f"the journal has {size_text(used)} of the {size_text(bound)} that journal.max_bytes permits; from four "
+            "fifths on no recording can begin, and those under way continue",
             hint="the object store is slow or down, or the bound is too small",
             retry_after_seconds=10,
             cause="journal",
@@ -440,7 +440,7 @@ class FileJournal:
         )
 
     def _look_at_disk(self, fresh: float) -> Unavailable | None:
-        """Take up what the disk has free, unless that is known for less than `fresh` seconds."""
+        """Read the free space of the disk, unless the last answer is less than `fresh` seconds old."""
         now = self._clock.monotonic()
         if now - self._disk_checked_at < fresh:
             return None
@@ -449,7 +449,7 @@ class FileJournal:
         except OSError as error:
             return Unavailable(
                 f"the journal's directory {self._directory} does not answer: {error.strerror or 'I/O error'}",
-                hint="is its disk mounted, and the directory where it was?",
+                hint="check that its disk is mounted and the directory exists",
                 cause="disk",
             )
         self._disk_checked_at = now
@@ -464,7 +464,7 @@ class FileJournal:
         )
 
     def filled(self) -> float:
-        """Return which part of its bound, or of what the disk leaves above the reserve, records take: the larger."""
+        """Return the used fraction of the journal's bound, or of the disk above the reserve, whichever is larger."""
         if self._look_at_disk(_DISK_CHECK_SECONDS) is not None:
             return 1.0
         left = self._free - self._reserve
@@ -494,7 +494,7 @@ class FileJournal:
 
 
 def _closed() -> Unavailable:
-    return Unavailable("the journal is closed: the server ends", cause="journal")
+    return Unavailable("the journal is closed, because the server ends", cause="journal")
 
 
 def journal_files(directory: Path) -> Sequence[Path]:
@@ -545,8 +545,8 @@ def _taken(directory: Path) -> InUse:
     return InUse(
         f"journal.path: {who} has {directory} open: a callvault serve on the same data, or a command that works on it; "
         "nothing was started or changed",
-        hint=f"is the vault served already? callvault doctor looks. To start anew, end that process first ({end}); for "
-        "several at once, callvault serve --workers N",
+        hint=f"is the vault served already? callvault doctor shows it. To start again, end that process first ({end}); "
+        "for several processes, callvault serve --workers N",
     )
 
 

@@ -1,1 +1,1 @@
-"""Object stores on this machine, and what all object stores share."""
+"""Object stores on this machine, and the rules that all object stores share."""

@@ -1,4 +1,4 @@
-"""What every object store accepts: names, ranges and metadata that S3, file systems and memory keep unchanged."""
+"""Names, ranges and metadata that every object store accepts and keeps unchanged: S3, file systems and memory."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ _SHA256: Final = re.compile(r"[0-9a-f]{64}")
 def check_name(name: str) -> str:
     """Return `name` if every store can keep it; Invalid.
 
-    1-900 characters, `/` between components of 1-240 characters, none of which is `.` or `..`: such a name can never
-    leave the directory it is looked up in.
+    A name has 1-900 characters, with `/` between components of 1-240 characters, none of which is `.` or `..`. Such a
+    name can never leave the directory in which it is looked up.
     """
     if len(name) > _MAX_NAME or not _NAME.fullmatch(name):
         raise Invalid("not a usable object name", hint="use components of A-Z a-z 0-9 and ! _ . * ' ( ) - between /")
@@ -44,9 +44,9 @@ def check_places(places: Mapping[str, Collection[str]]) -> Mapping[str, Collecti
     """Return prefixes and the names below each if `ObjectStore.delete_below` takes them; Invalid."""
     for place, known in places.items():
         if not place.endswith("/") or not check_name(place[:-1]):
-            raise Invalid("what is deleted below is a place that ends in a slash")
+            raise Invalid("a place to delete below must end in a slash")
         if not all(check_name(name).startswith(place) for name in known):
-            raise Invalid("a name lies outside the place in which it is to be deleted; nothing was deleted")
+            raise Invalid("a name is outside the place in which it should be deleted; nothing was deleted")
     return places
 
 

@@ -84,8 +84,8 @@ _READ: Final = os.O_RDONLY | os.O_NOFOLLOW
 _KNOWN_DIRECTORIES: Final = 100_000
 _PLACING_ATTEMPTS: Final = 16
 _GONE: Final = (
-    "put it back where it was, or mount its disk there; if it has come back as another directory, restart the server. "
-    "Never make an empty one in its place"
+    "put it back, or mount its disk there; if it is now another directory, restart the server. Never make an empty "
+    "one in its place"
 )
 
 
@@ -97,7 +97,7 @@ def translated(what: str) -> contextlib.AbstractContextManager[None]:
 
 @contextlib.contextmanager
 def _opened(root: Path) -> Iterator[None]:
-    """Translate errors of opening a whole store; those that waiting does not cure are a ConfigError."""
+    """Translate errors of opening a whole store; permanent ones become a ConfigError."""
     with translated(str(root)):
         try:
             yield
@@ -108,7 +108,7 @@ def _opened(root: Path) -> Iterator[None]:
 
 
 def create_tree(root: Path) -> None:
-    """Make `root` an empty object store; one that already is stays as it is. ConfigError if other files are there.
+    """Make `root` an empty object store; an existing store stays as it is. ConfigError if it has other files.
 
     The marker is written last: a crash before it leaves no store, and the next `create_tree` completes it.
     """
@@ -116,7 +116,7 @@ def create_tree(root: Path) -> None:
         make_directories(root)
         if not (root / MARKER).exists():
             if {each.name for each in root.iterdir()} - {_OBJECTS, _TMP}:
-                raise ConfigError(f"objects.path: {root} is not empty and is no object store; nothing was changed")
+                raise ConfigError(f"objects.path: {root} has files but is not an object store; nothing was changed")
             for name in (_OBJECTS, _TMP):
                 (root / name).mkdir(mode=0o700, exist_ok=True)
             staged = root / _TMP / MARKER
@@ -209,7 +209,7 @@ class ObjectTree:
                 os.unlink(_path(name), dir_fd=self._root)
             except FileNotFoundError:
                 deleted = 0
-            # For an absent name too: a delete that was cut short after its unlink is completed here.
+            # Also for an absent name, to complete a delete that a crash interrupted after its unlink.
             self._prune(_directory(name))
             absent = not self._exists(name)
         return Deletion(name=name, versions_deleted=deleted, absent=absent)
