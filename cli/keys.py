@@ -83,7 +83,7 @@ async def repair(
     replica: Annotated[str, typer.Argument(help="The replica, as in config.toml.", show_default=False)],
     config: ConfigPath = DEFAULT_CONFIG,
 ) -> None:
-    """Rebuild one lost keyring replica from the others; the server may go on running."""
+    """Rebuild one lost keyring replica from the others; the server may keep running."""
     from vault.wiring.doctor import repair_replica  # noqa: PLC0415 - loads storage drivers; most commands need none
 
     name = _name(replica)

@@ -144,7 +144,7 @@ class Admitted:
         """Return the same; Invalid for the whole vault."""
         tenant = await self.within(wanted)
         if tenant is None:
-            raise Invalid(f"tenant: say whose {whose}")
+            raise Invalid(f"tenant: name the tenant whose {whose}")
         return tenant
 
 
@@ -336,7 +336,7 @@ async def small_body(request: web.Request, *, limit: int, too_large: VaultError)
 
 
 async def read_body(request: web.Request, kind: type[Body]) -> Body:
-    """Parse a JSON body; Invalid names the field."""
+    """Return the validated JSON body; Invalid names the field."""
     require_uncoded(request)
     return parse_model(await whole_body(request), kind)
 
@@ -365,7 +365,7 @@ def parse_model(raw: bytes, kind: type[Body]) -> Body:
 
 
 def read_query(request: web.Request, kind: type[Body]) -> Body:
-    """Validate the query string; Invalid names the parameter."""
+    """Return the validated query string; Invalid names the parameter."""
     try:
         return kind.model_validate(_single(request.query))
     except ValidationError as error:

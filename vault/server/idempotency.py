@@ -34,7 +34,7 @@ _KEPT_HEADERS: Final = ("Content-Type", "Location", "Cache-Control")
 _MAX_KEPT: Final = 1 << 20
 _HINT: Final = "repeat it with the same Idempotency-Key, or look before doing it again"
 _AGAIN: Final = ("/v1/sweeps", "/v1/keys/rotate")
-"""What may be done twice: a repeat finds nothing left to do, or does it anew."""
+"""Operations that may be carried out twice: a repetition finds no work left, or does it again."""
 _KEYED: Final[Mapping[tuple[str, str], Operation]] = {
     (each.method.upper(), each.path): each for each in OPERATIONS if each.keyed
 }

@@ -169,7 +169,7 @@ class Operation:
 
     @property
     def shapes(self) -> Iterator[type]:
-        """The shapes of its answers."""
+        """The models of its answers."""
         for each in self.answers.values():
             yield from (kind for kind in each.content.values() if isinstance(kind, type))
 

@@ -85,7 +85,7 @@ class AuditPage(TypedDict):
 @OPERATIONS(
     "GET /v1/audit",
     Act.AUDIT_READ,
-    told("Entries the token may see; `after` continues, `before` the newest.", AuditPage),
+    told("Entries that the token may see. `after` continues the oldest, `before` the newest.", AuditPage),
     narrower=Act.AUDIT_READ_HELD,
     query=ReadAudit,
 )
@@ -102,7 +102,7 @@ async def read_audit(request: Admitted, wanted: ReadAudit) -> AuditPage:
     if newest and wanted.after:
         raise Invalid("after: continue the newest entries with before")
     if not newest and wanted.before is not None:
-        raise Invalid("before: the oldest entries are continued with after")
+        raise Invalid("before: continue the oldest entries with after")
     token = query_id(wanted.actor, "tok", "actor")
     entries = await vault.trail.read(
         wanted.into(

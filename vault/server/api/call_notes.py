@@ -112,7 +112,7 @@ _CALL: Final = "POST /v1/ingest/{tenant}/{call_key}"
 
 
 async def _named(request: Admitted) -> IngestSession:
-    """Return the live recording that the path names; Conflict if it is not live."""
+    """Return the session of the recording in the path; Conflict if it is not live."""
     row, vault = await recording_of(request), request.vault
     session = vault.ingest.live(row.id)
     if session is None or session.ending is not None:
@@ -121,7 +121,7 @@ async def _named(request: Admitted) -> IngestSession:
 
 
 async def _session(request: Admitted) -> IngestSession:
-    """Return the live recording behind the recorder's call key; NotFound, Conflict once it ended."""
+    """Return the session with the call key in the path; NotFound, or Conflict once it has ended."""
     vault, tenant, call_key = request.vault, request.tenant, path_call_key(request.http)
     found = _live(vault, tenant, call_key, request.actor)
     if found is None:
@@ -134,25 +134,25 @@ async def _session(request: Admitted) -> IngestSession:
 
 @OPERATIONS(f"{_RECORDING}/pause", Act.PAUSE, _STATE, of=_named)
 async def pause_recording(request: Admitted, session: IngestSession) -> Pause:
-    """Stop keeping a live call: what arrives is dropped before it is sealed."""
+    """Pause a live call: its audio is dropped before it is sealed."""
     return await _turn(request, session, paused=True)
 
 
 @OPERATIONS(f"{_RECORDING}/resume", Act.PAUSE, _STATE, of=_named)
 async def resume_recording(request: Admitted, session: IngestSession) -> Pause:
-    """Keep a live call again."""
+    """Resume a live call: its audio is kept again."""
     return await _turn(request, session, paused=False)
 
 
 @OPERATIONS(f"{_CALL}/pause", Act.INGEST, _STATE, of=_session, tag="ingest", problems=(409,))
 async def pause_call(request: Admitted, session: IngestSession) -> Pause:
-    """Stop keeping a live call: what arrives is dropped before it is sealed."""
+    """Pause a live call: its audio is dropped before it is sealed."""
     return await _turn(request, session, paused=True)
 
 
 @OPERATIONS(f"{_CALL}/resume", Act.INGEST, _STATE, of=_session, tag="ingest", problems=(409,))
 async def resume_call(request: Admitted, session: IngestSession) -> Pause:
-    """Keep a live call again."""
+    """Resume a live call: its audio is kept again."""
     return await _turn(request, session, paused=False)
 
 
@@ -254,7 +254,7 @@ async def _body(request: web.Request) -> bytes:
 
 
 async def _opened(request: Admitted) -> Playable:
-    """Return the recording, its access allowed and logged as a play is."""
+    """Return the recording in the path, opened for reading; its access is checked and logged like a play."""
     return await _opening(request, await audible(request))
 
 
@@ -272,7 +272,7 @@ async def _opening(request: Admitted, heard: Audible) -> Playable:
     problems=(409, 410, 422, 500),
 )
 async def recording_notes(_: Admitted, opened: Playable) -> Notes:
-    """Tell what happened beside the audio: gaps and pauses, keys pressed, documents."""
+    """Show the notes of a call: gaps and pauses, pressed keys, documents."""
     return _shown(opened)
 
 

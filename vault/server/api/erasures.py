@@ -151,7 +151,7 @@ async def _erasure(request: Admitted) -> erasures.Erasure:
     body=RequestErasure,
 )
 async def request_erasure(request: Admitted, wanted: RequestErasure) -> Erasure:
-    """Ask for an erasure: the first of two people."""
+    """Request an erasure, as the first of two people."""
     tenant = await request.one_tenant(wanted.tenant, whose="recordings are erased")
     recordings = tuple(RecordingId(checked_id(item, "rec", "recording")) for item in wanted.recordings)
     asked = wanted.into(ErasureRequest, tenant=tenant, recordings=recordings)
@@ -178,19 +178,19 @@ async def list_erasures(request: Admitted, wanted: Page) -> ErasurePage:
 
 @OPERATIONS("GET /v1/erasures/{erasure}", Act.ERASURE_READ, told("The erasure.", Erasure), of=_erasure)
 async def show_erasure(request: Admitted, erasure: erasures.Erasure) -> Erasure:
-    """Show one erasure, and what keeps what is left of it."""
+    """Show one erasure, and what keeps its remaining recordings."""
     return render_erasure(await request.vault.erasures.show(erasure.id))
 
 
 @OPERATIONS(
     "POST /v1/erasures/{erasure}/approve",
     Act.ERASURE_DECIDE,
-    told("The erasure; what a hold keeps is still pending or was kept.", Erasure),
+    told("The erasure; recordings under a hold are pending or were kept.", Erasure),
     of=_erasure,
     body=ApproveShown,
 )
 async def approve_erasure(request: Admitted, erasure: erasures.Erasure, wanted: ApproveShown) -> Erasure:
-    """Erase: the second of two people; answers once the keys are gone and certified."""
+    """Approve an erasure, as the second of two people; the answer comes once the keys are gone and certified."""
     return render_erasure(await request.vault.erasures.approve(erasure.id, shown=wanted.shown, actor=request.actor))
 
 
@@ -201,5 +201,5 @@ async def approve_erasure(request: Admitted, erasure: erasures.Erasure, wanted: 
     of=_erasure,
 )
 async def reject_erasure(request: Admitted, erasure: erasures.Erasure) -> Erasure:
-    """Reject an erasure: the second of two people, or the first, who withdraws it."""
+    """Reject an erasure as the second person, or withdraw it as the first."""
     return render_erasure(await request.vault.erasures.reject(erasure.id, actor=request.actor))

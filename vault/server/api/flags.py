@@ -51,7 +51,7 @@ _ANSWERS: Final = {
 
 @OPERATIONS("POST /v1/recordings/{recording}/flag", Act.FLAG, _ANSWERS, of=recording_of, body=FlagRecording)
 async def flag_recording(request: Admitted, row: model.Recording, wanted: FlagRecording) -> web.Response:
-    """Flag a recording, also during its call: it is kept at once and the safeguarding lead is told."""
+    """Flag a recording, also during its call: it is held at once and the safeguarding lead is alerted."""
     flagged = await request.vault.flags.flag(
         row, category=wanted.category, matter=wanted.matter, reason=wanted.reason, actor=request.actor
     )
@@ -62,7 +62,7 @@ async def flag_recording(request: Admitted, row: model.Recording, wanted: FlagRe
     "POST /v1/ingest/{tenant}/{call_key}/flag", Act.FLAG_LIVE, _ANSWERS, tag="ingest", body=FlagCall, problems=(409,)
 )
 async def flag_call(request: Admitted, wanted: FlagCall) -> web.Response:
-    """Flag the call that is being sent, or ended within the hour."""
+    """Flag a call that is being sent, or that ended within the hour."""
     call_key, category = path_call_key(request.http), wanted.category
     return _answer(
         await request.vault.flags.flag_call(request.tenant, call_key, category=category, actor=request.actor)

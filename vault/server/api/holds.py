@@ -217,7 +217,7 @@ async def show_hold(request: Admitted, hold: model.CountedHold, wanted: MembersP
 
 @OPERATIONS("POST /v1/holds/{hold}/review", Act.HOLD_REVIEW, told("The hold.", Hold), of=_hold, body=ReviewHold)
 async def review_hold(request: Admitted, hold: model.CountedHold, wanted: ReviewHold) -> Hold:
-    """Record that somebody looked, and when to look again."""
+    """Record a review of the hold, with the date of the next one."""
     vault, actor = request.vault, request.actor
     return await _page(vault, await vault.holds.review(hold.id, next_review=wanted.at, note=wanted.note, actor=actor))
 
@@ -225,12 +225,12 @@ async def review_hold(request: Admitted, hold: model.CountedHold, wanted: Review
 @OPERATIONS(
     "POST /v1/holds/{hold}/release",
     Act.HOLD_RELEASE_REQUEST,
-    told("The hold, waiting for the second person.", Hold, status=202),
+    told("The hold; a second person decides about its release.", Hold, status=202),
     of=_hold,
     body=ReleaseHold,
 )
 async def request_release(request: Admitted, hold: model.CountedHold, wanted: ReleaseHold) -> Hold:
-    """Ask for the release of a hold: the first of two people."""
+    """Request the release of a hold, as the first of two people."""
     vault, actor = request.vault, request.actor
     return await _page(vault, await vault.holds.request_release(hold.id, reason=wanted.reason, actor=actor))
 
@@ -243,7 +243,7 @@ async def request_release(request: Admitted, hold: model.CountedHold, wanted: Re
     body=Approve,
 )
 async def decide_release(request: Admitted, hold: model.CountedHold, wanted: Approve) -> Hold:
-    """Approve or reject a release: the second of two people; the first may withdraw it."""
+    """Approve or reject a release as the second person, or withdraw it as the first."""
     vault, actor = request.vault, request.actor
     decided = await vault.holds.decide_release(hold.id, approve=wanted.approve, shown=wanted.shown, actor=actor)
     return await _page(vault, decided)

@@ -69,7 +69,7 @@ class Rotation(TypedDict):
     calls_under_way: Count
 
 
-@OPERATIONS("GET /v1/keys", Act.KEYS_READ, told("Nothing of it is secret.", Keyring))
+@OPERATIONS("GET /v1/keys", Act.KEYS_READ, told("The state of the keyring.", Keyring))
 async def keyring_status(request: Admitted) -> Keyring:
     """Show the keyring's epoch, its replicas and its root-key provider."""
     status = await request.vault.keys.status()
@@ -77,9 +77,9 @@ async def keyring_status(request: Admitted) -> Keyring:
     return render(Keyring, status, lease_seconds=status.lease.total_seconds(), replicas=replicas)
 
 
-@OPERATIONS("GET /v1/keys/findings", Act.KEYS_READ, told("What was found; an `error` needs somebody.", Findings))
+@OPERATIONS("GET /v1/keys/findings", Act.KEYS_READ, told("The findings; an `error` needs an operator.", Findings))
 async def verify_keyring(request: Admitted) -> Findings:
-    """Open every replica by itself and compare the trees; list the root versions."""
+    """Open each replica and compare their trees; list the root versions."""
     return Findings(findings=[render(_Finding, each) for each in await request.vault.keys.verify()])
 
 
@@ -87,7 +87,7 @@ async def verify_keyring(request: Admitted) -> Findings:
     "POST /v1/keys/rotate", Act.KEYS_ROTATE, told("From now on no older copy opens a call that begins.", Rotation)
 )
 async def rotate_keyring(request: Admitted) -> Rotation:
-    """Replace the root version and every tree of calls to come; every recording stays readable."""
+    """Replace the root version and every tree for coming calls; every recording stays readable."""
     done = await request.vault.keys.rotate(actor=request.actor)
     return render(
         Rotation,

@@ -113,7 +113,7 @@ async def _policy(request: Admitted) -> policies.PolicyRequest:
     body=RequestPolicy,
 )
 async def request_policy(request: Admitted, wanted: RequestPolicy) -> PolicyRequest:
-    """Ask to keep existing calls, or their metadata, otherwise: the first of two people."""
+    """Request another retention for existing calls or their metadata, as the first of two people."""
     policies, actor = request.vault.policies, request.actor
     tenant = await request.one_tenant(wanted.tenant, whose="calls are kept otherwise")
     given = wanted.model_fields_set & {"retention", "metadata_retention"}
@@ -148,12 +148,15 @@ async def show_policy(_: Admitted, policy: policies.PolicyRequest) -> PolicyRequ
 @OPERATIONS(
     "POST /v1/policies/{policy}/approve",
     Act.POLICY_DECIDE,
-    told("The request, with when it takes effect, or rejected.", PolicyRequest),
+    told("The request: rejected, or approved with the time when it takes effect.", PolicyRequest),
     of=_policy,
     body=Approve,
 )
 async def approve_policy(request: Admitted, policy: policies.PolicyRequest, wanted: Approve) -> PolicyRequest:
-    """Approve as the second person, or reject or withdraw what keeps nothing longer until it is applied."""
+    """Approve or reject a request as the second person, or withdraw it as the first.
+
+    A request can be decided until it is applied. An approved request that keeps recordings longer cannot be withdrawn.
+    """
     if wanted.approve:
         check_shown(wanted.shown, render_policy(policy))
     return render_policy(await request.vault.policies.decide(policy.id, approve=wanted.approve, actor=request.actor))

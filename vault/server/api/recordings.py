@@ -316,7 +316,7 @@ async def show_recording(request: Admitted, row: model.Recording) -> Recording:
     of=recording_of,
 )
 async def explain_recording(request: Admitted, row: model.Recording) -> Why:
-    """Say, rule by rule, why it is kept or was deleted."""
+    """Explain, rule by rule, why the recording is kept or was deleted."""
     return _why(await request.vault.recordings.why(row, actor=request.actor))
 
 
@@ -338,7 +338,7 @@ async def audible(request: Admitted) -> Audible:
 
 @contextmanager
 def playing(request: Admitted) -> Iterator[None]:
-    """Have one of the token's playbacks inside the context; revoking the token cuts the answer off."""
+    """Use one of the token's playbacks inside the context; a revocation of the token cuts the answer off."""
     vault, token, transport = request.vault, request.actor.token_id, request.http.transport
 
     def cut() -> None:

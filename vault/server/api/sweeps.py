@@ -176,7 +176,7 @@ def _tripped(values: Iterable[guards.Tripped]) -> list[Tripped]:
     problems=(404, 409),
 )
 async def run_sweep(request: Admitted, wanted: RunSweep) -> Sweep:
-    """Sweep now, or with dry_run say what a sweep would do."""
+    """Sweep now; with `dry_run`, only show what a sweep would do."""
     sweeper = request.vault.sweeper
     if wanted.after is not None and not wanted.dry_run:
         raise Invalid("after: only a dry run takes it; nothing was swept")
@@ -213,8 +213,8 @@ async def sweep_status(request: Admitted) -> SweepStatus:
     body=RequestOverride,
 )
 async def request_override(request: Admitted, wanted: RequestOverride) -> Override:
-    """Ask to pass a tripped guard: the first of two people."""
-    # Without a tenant it is the clock's, which concerns everybody: for a tenant's token it is then its own.
+    """Request an override of a tripped guard, as the first of two people."""
+    # Without `tenant`, a tenant's token overrides its own tenant's guard, an operator's the clock guard.
     tenant = await request.within(wanted.tenant)
     return render_override(
         await request.vault.overrides.request(
@@ -236,12 +236,12 @@ async def show_override(_: Admitted, override: SweepOverride) -> Override:
 @OPERATIONS(
     "POST /v1/sweeps/overrides/{override}/approve",
     Act.SWEEP_OVERRIDE,
-    told("The override, in force until its end or its first use, or rejected.", Override),
+    told("The override: rejected, or in force until its end or its first use.", Override),
     of=_override,
     body=Approve,
 )
 async def approve_override(request: Admitted, override: SweepOverride, wanted: Approve) -> Override:
-    """Approve or reject an override: the second of two people."""
+    """Approve or reject an override, as the second of two people."""
     if wanted.approve:
         check_shown(wanted.shown, render_override(override))
     return render_override(await request.vault.overrides.decide(override, approve=wanted.approve, actor=request.actor))

@@ -229,10 +229,10 @@ async def show_tenant(request: Admitted, tenant: model.Tenant) -> Tenant:
 
 @OPERATIONS("PUT /v1/tenants/{tenant}", Act.TENANT_ADMIN, told("The tenant.", Tenant), of=_tenant, body=ChangeTenant)
 async def change_tenant(request: Admitted, tenant: model.Tenant, wanted: ChangeTenant) -> Tenant:
-    """Set the retention of a tenant's future recordings, that of its metadata, or its safeguarding webhook."""
+    """Change a tenant's settings: retention of future recordings and metadata, webhook, region, keys, origins."""
     given = wanted.model_fields_set
     if not given:
-        raise Invalid("there is nothing to change", hint="retention, metadata_retention or safeguarding_webhook")
+        raise Invalid("no setting to change", hint="for example retention, metadata_retention or safeguarding_webhook")
     changed = await request.vault.tenants.change(
         tenant.id,
         retention=wanted.retention if "retention" in given else UNCHANGED,
@@ -250,7 +250,7 @@ async def change_tenant(request: Admitted, tenant: model.Tenant, wanted: ChangeT
     "POST /v1/tenants/{tenant}/reindex", Act.TENANT_ADMIN, told("The result of the page.", Reindexed), body=Reindex
 )
 async def reindex_tenant(request: Admitted, wanted: Reindex) -> Reindexed:
-    """Read the numbers of a page of existing calls anew, as a search reads them; repeat with its `before`."""
+    """Reindex the numbers of a page of existing calls in the tenant's present region; repeat with its `before`."""
     before = None if wanted.before is None else RecordingId(checked_id(wanted.before, "rec", "recording"))
     return render(Reindexed, await request.vault.reindexing.page(request.tenant, before=before, actor=request.actor))
 
@@ -258,12 +258,12 @@ async def reindex_tenant(request: Admitted, wanted: Reindex) -> Reindexed:
 @OPERATIONS(
     "POST /v1/tenants/{tenant}/offboard",
     Act.TENANT_OFFBOARD,
-    told("The tenant, waiting for the second person.", Tenant, status=202),
+    told("The tenant; a second person decides.", Tenant, status=202),
     of=_tenant,
     body=EndContract,
 )
 async def request_offboarding(request: Admitted, tenant: model.Tenant, wanted: EndContract) -> Tenant:
-    """Ask to end a tenant's contract: its dpo or an operator, the first of the two."""
+    """Request the end of a tenant's contract, as the first of its dpo and an operator."""
     vault, actor = request.vault, request.actor
     asked = await vault.tenants.request_offboarding(tenant.id, contract_end=wanted.contract_end, actor=actor)
     return await tenant_answer(vault, asked)
@@ -277,7 +277,7 @@ async def request_offboarding(request: Admitted, tenant: model.Tenant, wanted: E
     body=Approve,
 )
 async def decide_offboarding(request: Admitted, tenant: model.Tenant, wanted: Approve) -> Tenant:
-    """Approve the end of a contract: the other of dpo and operator; either rejects or withdraws it."""
+    """Approve the end of a contract, as the other of dpo and operator; either of them may reject it."""
     vault, actor = request.vault, request.actor
     decided = await vault.tenants.decide_offboarding(tenant.id, approve=wanted.approve, shown=wanted.shown, actor=actor)
     return await tenant_answer(vault, decided)

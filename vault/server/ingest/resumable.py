@@ -88,7 +88,7 @@ async def receive(request: Admitted, session: IngestSession, body: Incoming, *, 
 
 @asynccontextmanager
 async def begun(request: Admitted, session: IngestSession, writer: Writer, *, new: bool) -> AsyncIterator[None]:
-    """Become the writer of an upload just created, or joined because its client had created it before."""
+    """Become the writer of an upload that was just created, or that its client had created before."""
     uploads = request.vault.uploads
     async with uploads.started(session, writer) if new else uploads.held(session, writer):
         yield
@@ -156,7 +156,7 @@ async def _mark(request: web.Request, response: web.StreamResponse) -> None:
 
 @OPERATIONS(f"OPTIONS {PLACE}", Act.INGEST, {204: Answer(text="They are in the headers.")})
 async def upload_options(request: Admitted) -> web.Response:
-    """Versions, extensions and limits of tus 1.0 and of the IETF's resumable uploads."""
+    """Show the versions, extensions and limits of tus 1.0 and of the IETF's resumable uploads."""
     limit = request.http.app[CONFIG].server.max_recording_bytes
     return web.Response(
         status=204,
@@ -247,7 +247,7 @@ async def _head(request: Admitted) -> web.Response:
 
 
 async def _by_protocol(request: Admitted, one: Handler, other: Handler) -> web.StreamResponse:
-    """Answer as tus does with `one`, or as the IETF's protocol does, where that is spoken, with `other`."""
+    """Answer with `one` for tus, with `other` for a request of the IETF's protocol."""
     return await (other if ietf.is_ietf(request.http.headers) else one)(request)
 
 
@@ -265,7 +265,7 @@ async def put_upload(request: Admitted) -> web.StreamResponse:
 
 @OPERATIONS(f"HEAD {UPLOAD}", Act.INGEST, _KNOWN, problems=(410, 412, 423), asks=True)
 async def upload_offset(request: Admitted) -> web.StreamResponse:
-    """Ask where the upload goes on."""
+    """Show the offset at which the upload continues."""
     return await _by_protocol(request, _head, head)
 
 
@@ -283,7 +283,7 @@ async def append_upload(request: Admitted) -> web.StreamResponse:
     asks=True,
 )
 async def terminate_upload(request: Admitted) -> web.StreamResponse:
-    """Withdraw an unfinished upload: it ends as truncated, and is kept."""
+    """Terminate an unfinished upload: the recording ends as truncated, and is kept."""
     alone = ietf.is_ietf(request.http.headers)
     if not alone:
         tus.require_version(request.http.headers)
@@ -301,7 +301,7 @@ async def terminate_upload(request: Admitted) -> web.StreamResponse:
     asks=True,
 )
 async def override_upload(request: Admitted) -> web.StreamResponse:
-    """PATCH, HEAD or DELETE for clients that have only POST: X-HTTP-Method-Override."""
+    """PATCH, HEAD or DELETE an upload with X-HTTP-Method-Override, for clients that have only POST."""
     method = request.http.headers.get("X-HTTP-Method-Override", "").upper()
     handler = _ON_UPLOADS.get(method)
     if handler is None:
@@ -368,7 +368,7 @@ class _Interim:
 
 
 async def create(request: Admitted) -> web.Response:
-    """Begin an upload, with none, some or all of its bytes (Upload Creation)."""
+    """Create an upload, with none, some or all of its bytes (Upload Creation)."""
     tus.require_version(request.http.headers, required=False)  # a PUT comes here with any version
     vault, limit = request.vault, request.http.app[CONFIG].server.max_recording_bytes
     wanted = ietf.creation(request.http.headers, request.http.content_length, limit=limit)
@@ -423,7 +423,7 @@ async def append(request: Admitted) -> web.Response:
 
 
 async def head(request: Admitted) -> web.Response:
-    """Return how much is durable (Offset Retrieval)."""
+    """Return the durable offset (Offset Retrieval)."""
     uploads = request.vault.uploads
     writer = Writer()
     async with uploads.entered(
@@ -435,11 +435,11 @@ async def head(request: Admitted) -> web.Response:
 
 
 async def _settle(request: Admitted, session: IngestSession, *, complete: bool) -> None:
-    """Make it durable; with `complete` also its end, unless less came than was announced."""
+    """Make the bytes durable; with `complete` also the end. InconsistentLength if fewer bytes came than announced."""
     if complete and not session.sent:
         raise Invalid("the upload has no audio", hint="send the recording as the request's content")
     if complete and session.total is not None and not session.complete:
-        raise InconsistentLength(f"the upload ends at {session.sent}, and {session.total} bytes were announced")
+        raise InconsistentLength(f"the upload ends at byte {session.sent}, but {session.total} bytes were announced")
     await request.vault.uploads.settle(session, end=complete)
 
 

@@ -433,7 +433,7 @@ def _kind(subject: Subject) -> _Kind:
 
 
 def _by_tenant(name: str, issued: IssuedBatch, detail: Mapping[str, str]) -> list[AuditEvent]:
-    """Describe one batch to each tenant it concerns; its root covers every certificate in it."""
+    """Return an audit event for each tenant of a batch; the root in it covers every certificate of the batch."""
     groups, places = issued.entries.entries
     counts = Counter(groups[place[0]].tenant for place in places if place is not None)
     return [
@@ -451,7 +451,7 @@ def _by_tenant(name: str, issued: IssuedBatch, detail: Mapping[str, str]) -> lis
 def _final_draft(
     certificate: DeletionCertificate, before: Mapping[str, str] | None, forms: dict[tuple[object, ...], Form]
 ) -> Draft:
-    """Split a final certificate; another one's form is used only if it gives this one's document."""
+    """Split a final certificate into form and entry; a form in `forms` is shared only if it gives the same document."""
     values, document = values_of(certificate), canonical_json(certificate)
     key = (
         certificate.sanitisation.epoch_destroyed,

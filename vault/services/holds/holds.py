@@ -62,7 +62,7 @@ from vault.services.surroundings import Surroundings
 
 _PAGE: Final = 500
 _AT_ONCE: Final = 24
-"""How many objects are labelled at a time: each waits for a disk or a bucket."""
+"""How many objects are labelled at a time; each waits for a disk or a bucket."""
 _LOOK_SECONDS: Final = 5.0
 """How often to look for due labels of another process, and for released holds whose pins are gone, in seconds."""
 _AGAIN_LOOKS: Final = 12

@@ -544,7 +544,7 @@ class Access:
         *,
         tenant: TenantId,
     ) -> Sequence[Owned]:
-        """Return, in order, what `look_up` finds if all of it is the tenant's and the actor's, as `own` does."""
+        """Return the rows of all `identifiers` in order, each checked like `own`."""
         found = await look_up(identifiers, tenant=tenant)
         for identifier in identifiers:
             if identifier not in found or not permits_in(actor, act, found[identifier].tenant):
