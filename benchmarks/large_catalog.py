@@ -187,7 +187,9 @@ async def make_tenants(vault, now):
     generation = vault.keyring.generation
     async with vault.keyring.writer() as writer:
         for tenant in tenant_names():
-            audio = {expiry_period(day + RETENTION, _WIDTH) for day in days if day + RETENTION > now}
+            audio = {
+                expiry_period(day + RETENTION, _WIDTH) for day in days if day + RETENTION > now - timedelta(days=1)
+            }
             cohorts = [
                 *(Cohort(tenant=tenant, part=Part.AUDIO, period=each, generation=generation) for each in audio),
                 *(

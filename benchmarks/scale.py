@@ -7,6 +7,7 @@ whose threads SQLite runs in; PostgreSQL's own is not in it.
 """
 
 import argparse
+import asyncio
 import contextlib
 import json
 import random
@@ -184,6 +185,34 @@ async def over_http(acts, config, token):
 
                 await acts.time(f"GET {path}", get, repeats=10)
                 acts.print(f"GET {path}, the server's CPU", [100 * (cpu_seconds(process.pid) - cpu)])
+            await during_a_sweep(acts, session, token)
+
+
+async def during_a_sweep(acts, session, token):
+    """Sweep what is due, and ask meanwhile what monitors ask."""
+    taken = {"/readyz": [], "/metrics": []}
+
+    async def sweep():
+        async with session.post("/v1/sweeps", json={}, headers={"Authorization": f"Bearer {token}"}) as answer:
+            return answer.status, await answer.json()
+
+    began = time.perf_counter()
+    sweeping = asyncio.create_task(sweep())
+    while not sweeping.done():
+        for path, found in taken.items():
+            asked = time.perf_counter()
+            async with session.get(path, headers={"Authorization": f"Bearer {token}"}) as answer:
+                assert answer.status == 200, await answer.text()
+                await answer.read()
+            found.append(1000 * (time.perf_counter() - asked))
+        await asyncio.sleep(0.02)
+    status, said = await sweeping
+    assert status == 200, said
+    acts.print("sweep", [1000 * (time.perf_counter() - began)], shredded=said["shredded"])
+    for path, found in taken.items():
+        found.sort()
+        figures = {f"p{each}": round(found[len(found) * each // 100], 2) for each in (50, 99)}
+        acts.print(f"GET {path} during a sweep", found[-1:], asked=len(found), **figures)
 
 
 @contextlib.contextmanager
@@ -212,7 +241,7 @@ async def make(base, config_path, count, server):
     command = [sys.executable, "-m", "cli", "init", "--trial", "--config", str(config_path), "--json"]
     made = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
     (base / "token").write_text(json.loads(made.stdout)["operator_token"])
-    now = datetime.now(UTC)
+    now = datetime.now(UTC) - 2 * _DAY  # so that a hundredth is due, or two
     config = load_config(config_path)
     async with open_vault(config, background=False) as vault:
         generation = await make_tenants(vault, now)
@@ -246,6 +275,7 @@ async def measure(base, server, arguments):
     async with open_vault(config, background=False) as vault:
         await lists(acts, vault.catalog, now)
         await sweeps(acts, vault.catalog, now)
+        await acts.time("dry run", vault.sweeper.preview)
         await trails(acts, vault.catalog)
         await holds(acts, vault, config, arguments)
     await over_http(acts, config_path, (base / "token").read_text())

@@ -190,6 +190,24 @@ class Candidate:
         return any(isinstance(decision, Held) for decision in self.decisions.values())
 
 
+class _Judge:
+    """Asks the rule about rows of any tenant; what decides about a tenant is collected at its first row."""
+
+    def __init__(self, dossiers: Dossiers, tenants: Mapping[TenantId, Tenant], now: datetime) -> None:
+        self._dossiers = dossiers
+        self._tenants = tenants
+        self._now = now
+        self._known: dict[TenantId, Dossier] = {}
+
+    async def dossier(self, tenant: TenantId) -> Dossier:
+        if tenant not in self._known:
+            self._known[tenant] = await self._dossiers.of(self._tenants[tenant])
+        return self._known[tenant]
+
+    async def candidate(self, row: Recording) -> Candidate:
+        return _candidate(await self.dossier(row.tenant), row, self._now)
+
+
 @dataclass(slots=True, kw_only=True)
 class _Count:
     early: int = 0
@@ -257,19 +275,19 @@ class Planner:
         now, through = planned.base.intended_at, planned.base.due_through
         assert through is not None
         tenants = {tenant.id: tenant for tenant in await self._tenants(now)}
-        dossiers = {identifier: await self._dossiers.of(tenant) for identifier, tenant in tenants.items()}
+        judge = _Judge(self._dossiers, tenants, now)
         falls_due_by_date = await self._by_date(through)
         last = None if after is None else await self._catalog.recording(after)
         if last is None or falls_due_by_date(last):
             async for row in self._due(through, after=after):
-                yield _candidate(dossiers[row.tenant], row, now)
+                yield await judge.candidate(row)
             last = None
         for share in planned.shares:
             async for row in self._rows(share, tenants[share.tenant], now):
                 if last is not None:
                     last = None if row.id == last.id else last
                 elif not falls_due_by_date(row):
-                    yield _candidate(dossiers[row.tenant], row, now)
+                    yield await judge.candidate(row)
         if last is not None:
             raise Conflict("a sweep ran meanwhile; this list ends here", hint="begin the list again, without after")
 
@@ -301,20 +319,20 @@ class Planner:
         now, through = planned.base.intended_at, planned.base.due_through
         assert through is not None
         tenants = {tenant.id: tenant for tenant in await self._tenants(now)}
-        dossiers = {identifier: await self._dossiers.of(tenant) for identifier, tenant in tenants.items()}
+        judge = _Judge(self._dossiers, tenants, now)
         falls_due_by_date = await self._by_date(through)
         after: RecordingId | None = None
         while page := await self._catalog.exceptional_recordings(
             through=through, now=now, tenants=tenants.keys() - uniform, after=after, limit=_PAGE
         ):
             for row in page:
-                yield _candidate(dossiers[row.tenant], row, now)
+                yield await judge.candidate(row)
             after = page[-1].id
             await asyncio.sleep(0)
         for share in planned.shares:
             async for row in self._rows(share, tenants[share.tenant], now):
                 if not falls_due_by_date(row):
-                    yield _candidate(dossiers[row.tenant], row, now)
+                    yield await judge.candidate(row)
 
     async def _by_date(self, through: int) -> Callable[[Recording], bool]:
         """Return what tells whether a row is one of `due_recordings` of all tenants, by what the catalog has.
@@ -415,18 +433,17 @@ class Planner:
     async def _doubtful(self, planned: Planned) -> Sequence[Recording]:
         """Return the rows in due cohorts of audio that the rule keeps and no pin keeps."""
         tenants = {tenant.id: tenant for tenant in await self._tenants(planned.base.intended_at)}
-        dossiers: dict[TenantId, Dossier] = {}
         found: list[Recording] = []
         now, through = planned.base.intended_at, planned.base.due_through
+        judge = _Judge(self._dossiers, tenants, now)
         assert through is not None
         after: RecordingId | None = None
         while page := await self._catalog.doubtful_recordings(through=through, now=now, after=after, limit=_PAGE):
-            for row in page:
-                if row.tenant not in dossiers:
-                    dossiers[row.tenant] = await self._dossiers.of(tenants[row.tenant])
-                dossier = dossiers[row.tenant]
-                if _contradicts(planned, dossier, _candidate(dossier, row, now)):
-                    found.append(row)
+            found += [
+                row
+                for row in page
+                if _contradicts(planned, await judge.dossier(row.tenant), await judge.candidate(row))
+            ]
             after = page[-1].id
         return found
 
