@@ -84,7 +84,7 @@ from vault.model import (
     Role,
 )
 from vault.ports.audit import AuditQuery
-from vault.ports.erasures import ErasureBasis, ErasureOutcome, ErasureState
+from vault.ports.erasures import ErasureBasis, ErasureId, ErasureOutcome, ErasureState
 from vault.ports.holds import MOST_HOLDS
 from vault.ports.policies import PolicyState
 from vault.ports.recordings import RecordingQuery, Reindexed
@@ -166,8 +166,11 @@ class Clock:
         return 0.0
 
 
-async def plan_of(catalog, reading):
-    """Return how the database finds what the last statement of `reading` asks for."""
+async def plan_of(catalog, reading, *, rows=True):
+    """Return how the database finds what the last statement of `reading` asks for.
+
+    Without `rows` for a server to think of, it is how it finds them where a table has too many to read.
+    """
     engine = catalog._database._readers or catalog._database.engine
     asked = []
 
@@ -180,10 +183,15 @@ async def plan_of(catalog, reading):
     statement, parameters = next(each for each in reversed(asked) if each[0].startswith("SELECT"))
     async with engine.connect() as connection:
         if engine.dialect.name == "sqlite":
-            rows = await connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {statement}", parameters)
-            return "; ".join(row[3] for row in rows)
-        rows = await connection.exec_driver_sql(f"EXPLAIN {statement}", parameters)
-        return "; ".join(row[0] for row in rows)
+            told = await connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {statement}", parameters)
+            return "; ".join(row[3] for row in told)
+        forced = ("seqscan", "bitmapscan", "sort")
+        for way in () if rows else forced:
+            await connection.exec_driver_sql(f"SET enable_{way} = off")
+        told = await connection.exec_driver_sql(f"EXPLAIN {statement}", parameters)
+        for way in () if rows else forced:
+            await connection.exec_driver_sql(f"RESET enable_{way}")
+        return "; ".join(row[0] for row in told)
 
 
 async def fill(catalog):
@@ -475,6 +483,30 @@ async def test_each_filter_of_a_list_is_served_by_an_index(place):
         sorts = any(re.search("tokens|ahead|bytes|duration", name) for name in chosen)
         assert (sorts and "expires_to" not in chosen) or "TEMP B-TREE" not in plan, (chosen, plan)
     await catalog.close()
+
+
+async def test_each_other_list_walks_an_index_in_order(catalog):
+    erasure, one = ErasureId(new_id("era")), recording().id
+    lists = [
+        (catalog.erasures(), "pk_erasures|sqlite_autoindex_erasures_1"),
+        (catalog.erasures(states=[ErasureState.APPROVED]), "ix_erasures_state"),
+        (catalog.erasures(tenant=IN_USE), "ix_erasures_tenant"),
+        (catalog.erasures(tenant=IN_USE, before=erasure), "ix_erasures_tenant"),
+        (catalog.erasures_on(one), "ix_erasure_recordings_recording"),
+        (catalog.counted_holds(), "ix_holds_created_at"),
+        (catalog.counted_holds(tenant=IN_USE), "ix_holds_tenant"),
+        (catalog.holds_on(one), "ix_hold_recordings_recording"),
+        (catalog.certificates(), "pk_certificate_batches|sqlite_autoindex_certificate_batches_1"),
+        (catalog.certificates(tenant=IN_USE), "pk_certificate_tenants|certificate_tenants USING PRIMARY KEY"),
+        (catalog.certificates(tenant=IN_USE, recording=one), "pk_recordings|sqlite_autoindex_recordings_1"),
+    ]
+    for reading, index in lists:
+        plan = await plan_of(catalog, reading, rows=False)
+        assert re.search(rf"({index})\b", plan), plan
+        # `chosen` is one page of erasures.
+        assert not re.search(r"Seq Scan|SCAN (?!\w+ USING|chosen)", plan), plan
+        few = "erasure" in index or "hold_recordings" in index  # a page's outcomes, what names one recording
+        assert few or not re.search(r"Sort |B-TREE", plan), plan
 
 
 async def test_unknown_and_malformed_ids_are_told_apart(catalog):

@@ -224,7 +224,7 @@ holds = sa.Table(
 IS_UNLABELLED = holds.c.labelled_through.is_not(None)
 sa.Index("ix_holds_unlabelled", holds.c.id, sqlite_where=IS_UNLABELLED, postgresql_where=IS_UNLABELLED)
 sa.Index("ix_holds_created_at", holds.c.created_at, holds.c.id)
-sa.Index("ix_holds_tenant", holds.c.tenant, holds.c.created_at)
+sa.Index("ix_holds_tenant", holds.c.tenant, holds.c.created_at, holds.c.id)
 
 hold_recordings = sa.Table(
     "hold_recordings",
@@ -299,6 +299,7 @@ erasures = sa.Table(
     sa.Column("decided_at", sa.BigInteger),
 )
 sa.Index("ix_erasures_state", erasures.c.state, erasures.c.id)
+sa.Index("ix_erasures_tenant", erasures.c.tenant, erasures.c.id)
 
 # `shred` takes, or took, the recording for this erasure.
 erasure_recordings = sa.Table(
