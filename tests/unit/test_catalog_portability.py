@@ -150,7 +150,7 @@ async def test_migrating_again_changes_nothing(catalog):
 # What tells the statement from the others → how SQLite must find its rows, without statistics and without sorting.
 PLANS = {
     "'shredded' AND recordings.audio_period <= ?": "ix_recordings_due ((audio_period,id)>(?,?) AND audio_period<?)",
-    "certificates.batch = ?": "ix_certificates_batch (batch=?)",
+    "certificate_tenants.tenant = ?": "certificate_tenants USING PRIMARY KEY (tenant=? AND batch>? AND batch<?)",
     "undeleted_since IS NOT NULL": "ix_recordings_undeleted (id>?)",
     "retain_until <= ?": "ix_recordings_retain (retain_until<?)",
     "FROM recordings WHERE recordings.state = 'open' ORDER BY": "ix_recordings_state (state=?)",
