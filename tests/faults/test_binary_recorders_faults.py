@@ -2,12 +2,14 @@
 
 import asyncio
 
+import pytest
 from aiohttp import WSMsgType
 
 from tests.clients.streams import node_stream
 from tests.clients.vault import refusal, renamed, vault_at
 from tests.helpers.recorder import durable_bytes, serving, until
 from tests.helpers.server import make_site, zygote
+from tests.helpers.soak import sample
 from tests.helpers.stores import Fault
 from tests.helpers.websocket_recorders import ASTERISK, JAMBONZ, RECORDERS, samples
 from vault.format.journal import OVERHEAD_BYTES
@@ -41,8 +43,8 @@ async def test_a_full_journal_turns_new_calls_away_and_those_under_way_go_on(tmp
         async with served.stream(ASTERISK) as under_way:
             await under_way.send(ASTERISK.first[0])
             while vault.journal.refusal() is None:
-                await under_way.send(ASTERISK.audio * 4)
-                sent += ASTERISK.audio * 4
+                await under_way.send(ASTERISK.audio * 16)
+                sent += ASTERISK.audio * 16
                 await until(lambda: durable_bytes(vault, ASTERISK.key) == len(sent))  # noqa: B023  # awaited here
             async with served.stream(JAMBONZ) as socket:
                 await socket.send(JAMBONZ.first[0])
@@ -74,7 +76,7 @@ async def test_the_end_of_a_call_waits_for_room_in_the_journal_as_its_audio_does
             await socket.send(ASTERISK.first[0])
             await say(4_000)
             while sum(file.allocated for file in committer.files) + committer.current.capacity <= (1 << 20):
-                await say(4_000)
+                await say(16_000)
             while (left := committer.current.capacity - committer.current.end) > 8_000:
                 await say(4_000)
             await say(left - OVERHEAD_BYTES)  # not a byte is left
@@ -93,10 +95,11 @@ async def test_the_end_of_a_call_waits_for_room_in_the_journal_as_its_audio_does
         await served.keeps(ASTERISK.key, bytes(sent))
 
 
+@pytest.mark.soak
 async def test_a_server_killed_in_the_middle_of_calls_keeps_what_was_durable_and_they_go_on(tmp_path):
     """One half of the recorders comes back within the grace, the other does not."""
     site = await make_site(tmp_path, server={"resume_grace": "5s"}, segments={"max_age": "200ms"})
-    recorders = [renamed(recorder) for recorder in RECORDERS.values()]
+    recorders = [renamed(recorder) for recorder in sample(list(RECORDERS.values()), 2, of="killed recorders")]
     lasting = recorders[::2]
     with zygote() as process:
         server = process.start(site)

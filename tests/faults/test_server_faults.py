@@ -9,6 +9,7 @@ import pytest
 from tests.helpers.disks import small_disk
 from tests.helpers.recorder import Line, durable_bytes, serving, until
 from tests.helpers.server import make_site
+from tests.helpers.soak import sampled
 from tests.helpers.stores import Fault
 from vault.errors import Unavailable
 from vault.services.health.status import CHECKS
@@ -16,7 +17,7 @@ from vault.services.health.status import CHECKS
 # -- the object store -------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("fault", [Fault.LOST, Fault.LANDED])
+@sampled("fault", {"lost": Fault.LOST, "landed": Fault.LANDED})
 async def test_while_the_object_store_is_down_calls_are_taken_played_and_stored_afterwards(
     tmp_path, monkeypatch, fault
 ):
@@ -114,7 +115,7 @@ async def test_a_segment_whose_row_was_not_written_is_recorded_once(tmp_path, mo
 # -- the journal's disk -----------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("kind", ["tmpfs", "quota"])
+@sampled("kind", {"tmpfs": "tmpfs", "quota": "quota"})
 async def test_before_the_disk_is_full_new_calls_are_asked_to_come_back_and_old_ones_go_on(tmp_path, monkeypatch, kind):
     site = await make_site(
         tmp_path,
@@ -156,7 +157,7 @@ async def test_before_the_disk_is_full_new_calls_are_asked_to_come_back_and_old_
                 assert await recorder.audio(key) == whole
 
 
-@pytest.mark.parametrize("kind", ["tmpfs", "quota"])
+@sampled("kind", {"tmpfs": "tmpfs", "quota": "quota"})
 async def test_a_disk_that_fills_up_in_mid_call_keeps_what_was_acknowledged_and_the_call_resumes(
     tmp_path, monkeypatch, kind
 ):

@@ -43,14 +43,14 @@ def upgrade(connection: sa.Connection) -> None:
         connection.exec_driver_sql(statement)
 
 
-def compiled_once(engine_at: Callable[[Any], AsyncEngine]) -> Callable[[Any], AsyncEngine]:
+def compiled_once(engine_at: Callable[..., AsyncEngine]) -> Callable[..., AsyncEngine]:
     """Have all engines of one kind share what the first of them has compiled."""
-    compiled: dict[bool, tuple[sa.Dialect, dict[Any, Any]]] = {}
+    compiled: dict[object, tuple[sa.Dialect, dict[Any, Any]]] = {}
 
-    def made(place: Any) -> AsyncEngine:
-        engine = engine_at(place)
+    def made(place: object, **how: object) -> AsyncEngine:
+        engine = engine_at(place, **how)
         own = engine.sync_engine
-        dialect, cache = compiled.setdefault(place is None, (own.dialect, {}))
+        dialect, cache = compiled.setdefault((place is None, *how.items()), (own.dialect, {}))
         # It knows what it talks to once its own engine has connected.
         if dialect is own.dialect or dialect.server_version_info is not None:
             own.dialect = dialect

@@ -289,7 +289,7 @@ def shredding(tmp_path, **sections):
         roles=("recorder", "agent", "auditor"),
         retention={"default": "4s", "floor": "1s", "cohort_width": "1s"},
         sweep={"enabled": True, "interval": "200ms", "jitter": "50ms"},
-        keyring={"precreate_days": 0},
+        keyring={"precreate_days": 0, "lease": "2s"},
         **sections,
     )
 

@@ -11,6 +11,7 @@ import pytest
 from cli.main import main
 from tests.helpers.crashing import memory_directory
 from tests.helpers.restores import Site
+from tests.helpers.soak import sampled
 from vault.crypto.derive import Purpose, subkey
 from vault.model import DataKey
 from vault.ports.progress import Silent
@@ -80,7 +81,7 @@ async def test_everything_ever_written_and_todays_keys_open_survivors_and_nothin
     assert [each.recording for each in only.recordings] == [scene.doomed.id]
 
 
-@pytest.mark.parametrize("kind", ["data key", "input key"])
+@sampled("kind", {"data key": "data key", "input key": "input key"})
 async def test_a_key_that_lies_in_clear_anywhere_is_found_at_any_offset(scene, kind):
     key = scene.keys[scene.doomed.id]
     planted = key if kind == "data key" else subkey(DataKey(key), Purpose.SEGMENT)
