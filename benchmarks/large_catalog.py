@@ -17,8 +17,7 @@ import asyncpg
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.schema import CreateIndex, DropIndex
 
-from vault.format.names import manifest_name, segment_name
-from vault.ids import RecordingId, TenantId, TokenId
+from vault.ids import TenantId, TokenId
 from vault.model import Cohort, Part, Principal, Role
 from vault.ports.objects import ObjectMeta
 from vault.retention.periods import Period
@@ -152,15 +151,10 @@ def calls(count, now):
 
 
 def _objects(row):
-    recording = RecordingId("rec_" + row["id"].hex())
-    place = (row["tenant"], row["audio_period"], recording)
-    attempt = row["call_token"]
-    digest = row["call_token"] * 2
-    yield (row["id"], -1, "", manifest_name(*place), 0, 0, 1100, digest, row["audio_period"])
-    yield (
-        *(row["id"], 0, attempt, segment_name(*place, 0, attempt), 0, row["stored_bytes"], row["stored_bytes"] + 400),
-        *(digest, row["audio_period"]),
-    )
+    attempt = bytes.fromhex(row["call_token"])
+    yield (row["id"], -1, b"", 0, 0, 1100, attempt * 2, row["audio_period"])
+    length = row["stored_bytes"]
+    yield (row["id"], 0, attempt, 0, length, length + 400, attempt * 2, row["audio_period"])
 
 
 def _entry(seq, row):

@@ -23,11 +23,13 @@ from pathlib import Path
 from benchmarks.common import report, run
 from vault.certificates.document import verify_certificate
 from vault.config import parse_config
+from vault.format.names import object_below, recording_prefix
 from vault.ids import TenantId, TokenId
 from vault.model import CallFacts, Codec, Container, Media, Principal, Role
 from vault.ports.recordings import RecordingQuery
 from vault.retention.periods import Period
 from vault.services.ingest.sessions import CallStart
+from vault.storage.catalog.rows import recording_id
 from vault.wiring import SystemClock, init_vault, open_vault
 
 OPERATOR = Principal(token_id=TokenId("tok_" + "0" * 32), name="bench", role=Role.OPERATOR, tenant=None)
@@ -87,10 +89,7 @@ def multiply(path, total, objects_each):
             objects[row["recording"]].append(row)
         for rows in objects.values():
             last = rows[-1]
-            further = [
-                {**last, "number": number, "name": last["name"].replace("/000000-", f"/{number:06d}-")}
-                for number in range(1, objects_each - len(rows) + 1)
-            ]
+            further = [{**last, "number": number} for number in range(1, objects_each - len(rows) + 1)]
             insert(database, "segments", further)
             rows.extend(further)
         base = int.from_bytes(max(objects))
@@ -108,7 +107,7 @@ def multiply(path, total, objects_each):
             first = firsts[number % len(firsts)]["id"]
             key = (base + number).to_bytes(16)
             for row in objects[first]:
-                yield {**row, "recording": key, "name": row["name"].replace(first.hex(), key.hex())}
+                yield {**row, "recording": key}
 
         insert(database, "recordings", (copy(number) for number in numbers))
         insert(database, "segments", (row for number in numbers for row in copied_objects(number)))
@@ -119,8 +118,13 @@ def copy_objects(config):
     root = config.objects_path / "objects"
     sample = next(root.glob("v1/*/*/rec_*/000000-*")).read_bytes()
     with sqlite3.connect(config.catalog_path) as database:
-        for (name,) in database.execute("SELECT name FROM segments ORDER BY recording"):
-            path = root / f"{name}#object"
+        places = (
+            "SELECT r.tenant, r.audio_period, r.id, s.number, s.attempt FROM segments s"
+            " JOIN recordings r ON r.id = s.recording ORDER BY r.id"
+        )
+        for tenant, period, key, number, attempt in database.execute(places):
+            prefix = recording_prefix(tenant, period, recording_id(key))
+            path = root / f"{object_below(prefix, number, attempt.hex())}#object"
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(sample)
     os.sync()
@@ -139,7 +143,8 @@ def floor(path):
         ).fetchall():
             span = (found[0][0], found[-1][0])
             database.execute(
-                "SELECT recording, name, object_bytes, sha256 FROM segments WHERE recording BETWEEN ? AND ?", span
+                "SELECT recording, number, attempt, object_bytes, sha256 FROM segments WHERE recording BETWEEN ? AND ?",
+                span,
             ).fetchall()
             last = found[-1][0]
             database.execute("BEGIN IMMEDIATE")

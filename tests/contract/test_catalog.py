@@ -705,7 +705,7 @@ async def test_what_was_certified_before_there_were_lists_gets_them_in_pages_and
     gone = [recording() for _ in range(5)]
     objects = {row.id: [named(row, 0), named(row, 1)] for row in gone}
     odd = gone[2].id
-    objects[odd] = [replace(each, name="v1/elsewhere") for each in objects[odd]]
+    objects[odd] = [replace(each, offset=each.offset + 7) for each in objects[odd]]
     for row in gone:
         await catalog.create_recording(row)
         await finish(catalog, row, stored_bytes=2000, objects=[])

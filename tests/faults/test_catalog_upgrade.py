@@ -15,10 +15,11 @@ from tests.helpers.catalog_template import transaction
 from tests.helpers.catalogs import SteppingClock
 from tests.helpers.older_catalogs import fill, rows_of
 from tests.helpers.soak import SOAK, steps
-from vault.errors import ConfigError
+from vault.errors import ConfigError, IntegrityError
 from vault.ports.progress import Silent
-from vault.storage.catalog import open_catalog, schema
+from vault.storage.catalog import open_catalog, rows, schema
 from vault.storage.catalog.database import engines
+from vault.storage.catalog.tables import recordings
 from vault.storage.postgres import PostgresSettings
 
 OLDER = ("0028", "0031")
@@ -149,6 +150,25 @@ async def test_a_catalog_that_is_half_upgraded_is_neither_served_nor_backed_up_a
         assert progress.rows == RECORDINGS
         assert not await catalog.upgrade(progress)
         await catalog.check_schema()
+
+
+async def test_an_object_under_another_name_than_its_row_gives_is_not_moved(tmp_path):
+    """The name would be lost, and the object with it."""
+    path = tmp_path / "catalog.db"
+    with transaction(path) as connection:
+        fill(connection, "0031", 4)
+        connection.execute(sa.text("UPDATE segments SET name = name || '2' WHERE number = 1"))
+    async with opened(path) as catalog:
+        with pytest.raises(IntegrityError):
+            await catalog.upgrade()
+    with transaction(path) as connection:
+        connection.execute(sa.text("UPDATE segments SET name = substr(name, 1, length(name) - 1) WHERE number = 1"))
+        before = connection.execute(sa.text("SELECT name, sha256 FROM segments ORDER BY name")).all()
+    async with opened(path) as catalog:
+        await catalog.upgrade()
+        ids = [rows.recording_id(row.id) for row in await catalog._database.fetch(sa.select(recordings.c.id))]
+        found = [(ref.name, ref.sha256) for refs in (await catalog.segments_of(ids)).values() for ref in refs]
+    assert sorted(found) == [tuple(row) for row in before]
 
 
 _UPGRADE = """

@@ -118,7 +118,7 @@ async def test_what_lives_keeps_its_rows_when_its_period_goes(catalog):
     assert await spans(catalog) == [(PERIOD, PERIOD + 1)]
     assert await whole(catalog, held, going, *others) == [True] * 4
     # A call without end goes on, and is finished, as if nothing had been moved.
-    last = replace(segment(open_ended, 2), attempt="a" * 32)
+    last = segment(open_ended, 2, attempt="a" * 32)
     await catalog.add_segments([last], stored_bytes=3000)
     await finish(catalog, open_ended, RecordingState.TRUNCATED, objects=[])
     assert (await catalog.segments(open_ended.id))[-1] == last

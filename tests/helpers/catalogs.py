@@ -10,6 +10,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from vault.certificates.batch import Entries, Group
+from vault.format.names import object_below, recording_prefix
 from vault.ids import CertificateId, HoldId, NodeId, RecordingId, TenantId, TokenId, id_bytes, prefixed, uuid7
 from vault.model import (
     MANIFEST_INDEX,
@@ -122,11 +123,12 @@ def recording(*, tenant: TenantId = ACME, period: int = PERIOD, **changes: Any) 
 
 
 def segment(of: Recording, index: int = 0, *, attempt: str = "a1", length: int = 1000) -> SegmentRef:
+    attempt = "" if index == MANIFEST_INDEX else attempt.ljust(32, "0")
     return SegmentRef(
         recording=of.id,
         index=index,
         attempt=attempt,
-        name=f"v1/{of.tenant}/{of.id}/{index}-{attempt}",
+        name=object_below(recording_prefix(of.tenant, of.audio.cohort.period, of.id), index, attempt),
         offset=max(index, 0) * length,
         length=0 if index == MANIFEST_INDEX else length,
         object_bytes=length + 100,

@@ -8,6 +8,7 @@ from typing import Final
 
 from vault.errors import FormatError, Invalid
 from vault.ids import RecordingId, TenantId, parse_tenant
+from vault.model import MANIFEST_INDEX
 
 ROOT: Final = "v1/"
 MAX_INDEX: Final = 999_999
@@ -81,6 +82,11 @@ def segment_name(tenant: TenantId, period: int, recording: RecordingId, index: i
 def manifest_name(tenant: TenantId, period: int, recording: RecordingId) -> str:
     """Return the name of a recording's manifest."""
     return f"{recording_prefix(tenant, period, recording)}manifest"
+
+
+def object_below(prefix: str, index: int, attempt: str) -> str:
+    """Return the name of an object below the prefix of its recording, whose index and attempt are known to be right."""
+    return f"{prefix}manifest" if index == MANIFEST_INDEX else f"{prefix}{index:06d}-{attempt}.seg"
 
 
 def parse_name(name: str) -> SegmentName | ManifestName:

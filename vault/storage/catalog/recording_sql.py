@@ -172,15 +172,18 @@ FLOOR_AND_FOUND = sa.union_all(
 PERIODS_OF = sa.select(_r.audio_period).distinct().where(_r.id.in_(sa.bindparam("keys", expanding=True)))
 # With the periods of these recordings, the statement reads only their partitions.
 SEGMENTS_OF = (
-    sa.select(segments)
+    sa.select(segments, _r.tenant)
+    .join(recordings, _r.id == segments.c.recording)
     .where(
         segments.c.recording.in_(sa.bindparam("keys", expanding=True)),
         segments.c.audio_period.in_(sa.bindparam("periods", expanding=True)),
     )
     .order_by(segments.c.recording, segments.c.number)
 )
-NAMES_OF = sa.select(segments.c.recording, segments.c.name).where(
-    segments.c.recording.in_(sa.bindparam("keys", expanding=True))
+PLACES_OF = (
+    sa.select(segments.c.recording, segments.c.number, segments.c.attempt, segments.c.audio_period, _r.tenant)
+    .join(recordings, _r.id == segments.c.recording)
+    .where(segments.c.recording.in_(sa.bindparam("keys", expanding=True)))
 )
 DROP_SEGMENT = sa.delete(segments).where(
     segments.c.recording == sa.bindparam("key"),

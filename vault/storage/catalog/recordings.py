@@ -11,6 +11,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from vault.errors import Conflict, GenerationPassed, Invalid, NotFound, Refused, TooLarge, TooLate
+from vault.format.names import object_below, recording_prefix
 from vault.ids import NodeId, RecordingId, TenantId, TokenId
 from vault.model import (
     EMPTY,
@@ -369,8 +370,10 @@ class RecordingStore:
         """Return the names of the objects of many recordings that have a row each."""
         keys = {rows.key(recording): recording for recording in recordings}
         found: dict[RecordingId, list[str]] = {recording: [] for recording in recordings}
-        for row in await self._database.fetch(recording_sql.NAMES_OF, {"keys": [*keys]}):
-            found[keys[row.recording]].append(row.name)
+        for row in await self._database.fetch(recording_sql.PLACES_OF, {"keys": [*keys]}):
+            recording = keys[row.recording]
+            prefix = recording_prefix(TenantId(row.tenant), row.audio_period, recording)
+            found[recording].append(object_below(prefix, row.number, row.attempt.hex()))
         return found
 
     async def finish_recording(

@@ -13,7 +13,8 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from vault.errors import Conflict, IntegrityError
 from vault.format.backup import BackedObject, BackedRecording, TableRows
-from vault.ids import RecordingId
+from vault.format.names import object_below, recording_prefix
+from vault.ids import RecordingId, TenantId
 from vault.model import AuditEvent, Recording, RecordingState, SegmentRef
 from vault.storage.catalog import partitions, recording_sql, rows, schema
 from vault.storage.catalog.database import Database
@@ -26,15 +27,17 @@ _PAGES = {"certificate_batches": 32}
 """A batch has half a megabyte."""
 _SETTINGS = "settings"
 _r = recordings.c
-# Columns that the first schema had too: a backup may be older than this code.
+# Columns that the first schema had too: a backup may be older than this code. Then digests are text, in hex.
+_objects = sa.table("segments", *map(sa.column, ("recording", "number", "attempt", "object_bytes", "sha256")))
+_o = _objects.c
 _OBJECTS = (
     sa.select(
         *(_r.id, _r.tenant, _r.audio_period, _r.audio_generation, _r.audio_leaf, _r.retain_until, _r.retention_class),
-        *(segments.c.name, segments.c.object_bytes, segments.c.sha256),
+        *(_o.number, _o.attempt, _o.object_bytes, _o.sha256),
     )
-    .join(segments, segments.c.recording == _r.id)
+    .join(_objects, _o.recording == _r.id)
     .where(_r.state != RecordingState.SHREDDED.value)
-    .order_by(_r.tenant, _r.id, segments.c.number)
+    .order_by(_r.tenant, _r.id, _o.number)
 )
 _OF_KEYS = _r.id.in_(sa.bindparam("keys", expanding=True))
 _SHRED = (
@@ -203,13 +206,26 @@ async def _pages(
 
 def _backed(found: Sequence[sa.Row[Any]]) -> BackedRecording:
     row = found[0]
+    recording = rows.recording_id(row.id)
+    prefix = recording_prefix(TenantId(row.tenant), row.audio_period, recording)
     return BackedRecording(
-        recording=rows.recording_id(row.id),
+        recording=recording,
         coordinate=rows.audio_coordinate(row),
         retain_until_ms=row.retain_until // 1000,
         retention_class=row.retention_class,
-        objects=tuple(BackedObject(name=each.name, size=each.object_bytes, sha256=each.sha256) for each in found),
+        objects=tuple(
+            BackedObject(
+                name=object_below(prefix, each.number, _hex(each.attempt)),
+                size=each.object_bytes,
+                sha256=_hex(each.sha256),
+            )
+            for each in found
+        ),
     )
+
+
+def _hex(value: bytes | str) -> str:
+    return value if isinstance(value, str) else value.hex()
 
 
 def _reflect(connection: sa.Connection) -> sa.MetaData:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 from types import SimpleNamespace
@@ -15,8 +15,10 @@ import sqlalchemy as sa
 from vault.certificates.attested import EXPIRED, POLICY_VERSION, PartKey, Policy, StoredObject, Subject
 from vault.certificates.batch import pack_entries, unpack_entries
 from vault.errors import Invalid
+from vault.format.names import SegmentName, object_below, parse_name, recording_prefix
 from vault.ids import CertificateId, RecordingId, TenantId, id_bytes
 from vault.model import (
+    MANIFEST_INDEX,
     AuditEntry,
     AuditEvent,
     BatchPlace,
@@ -224,30 +226,34 @@ def _media(container: str, codec: str, rate: int, channels: int, channel_map: st
 
 
 def from_segment(ref: SegmentRef) -> Values:
-    """Return the columns of one object."""
+    """Return the columns of one object; Invalid unless its name is the one that its place gives."""
+    place = parse_name(ref.name)
+    index, attempt = (place.index, place.attempt) if isinstance(place, SegmentName) else (MANIFEST_INDEX, "")
+    if (place.recording, index, attempt) != (ref.recording, ref.index, ref.attempt):
+        raise Invalid(f"an object of {ref.recording} has the name of another place; nothing was written")
     return {
         "recording": key(ref.recording),
         "number": ref.index,
-        "attempt": ref.attempt,
-        "name": ref.name,
+        "attempt": bytes.fromhex(ref.attempt),
         "start": ref.offset,
         "length": ref.length,
         "object_bytes": ref.object_bytes,
-        "sha256": ref.sha256,
+        "sha256": bytes.fromhex(ref.sha256),
     }
 
 
 def to_segment(row: sa.Row[Any]) -> SegmentRef:
-    """Return the object of a row."""
+    """Return the object of a row, which has the tenant beside it."""
+    recording, attempt = recording_id(row.recording), row.attempt.hex()
     return SegmentRef(
-        recording=recording_id(row.recording),
+        recording=recording,
         index=row.number,
-        attempt=row.attempt,
-        name=row.name,
+        attempt=attempt,
+        name=object_below(recording_prefix(TenantId(row.tenant), row.audio_period, recording), row.number, attempt),
         offset=row.start,
         length=row.length,
         object_bytes=row.object_bytes,
-        sha256=row.sha256,
+        sha256=row.sha256.hex(),
     )
 
 
@@ -297,12 +303,14 @@ def to_batch(row: sa.Row[Any]) -> CertificateBatch:
     )
 
 
-def to_subjects(found: Iterable[Any], objects: Iterable[Any]) -> list[Subject]:
+def to_subjects(found: Sequence[Any], objects: Iterable[Any]) -> list[Subject]:
     """Return what certificates say of each row; the columns come in the order of the statements that fetch them."""
     # By position and without intermediate objects: a sweep passes a million of these.
+    prefixes = {row: recording_prefix(tenant, period, recording_id(row)) for row, tenant, period, *_ in found}
     stored: dict[bytes, list[StoredObject]] = {}
-    for recording, name, size, sha256 in objects:
-        stored.setdefault(recording, []).append(StoredObject(name, size, sha256))
+    for recording, number, attempt, size, sha256 in objects:
+        name = object_below(prefixes[recording], number, attempt.hex())
+        stored.setdefault(recording, []).append(StoredObject(name, size, sha256.hex()))
     return [
         Subject(
             RecordingId(_PREFIX + row.hex()),

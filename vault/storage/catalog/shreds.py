@@ -82,7 +82,10 @@ _SUBJECTS = (
     .limit(sa.bindparam("page"))
 )
 _OBJECTS = (
-    sa.select(segments.c.recording, segments.c.name, segments.c.object_bytes, segments.c.sha256)
+    sa.select(
+        *(segments.c.recording, segments.c.number, segments.c.attempt),
+        *(segments.c.object_bytes, segments.c.sha256),
+    )
     .where(
         segments.c.recording.in_(sa.select(_r.id).where(_DUE, sa.tuple_(*_ORDER) <= _LAST)),
         segments.c.audio_period.between(sa.bindparam("first_period"), sa.bindparam("last_period")),

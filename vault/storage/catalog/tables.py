@@ -151,12 +151,12 @@ segments = sa.Table(
     metadata,
     sa.Column("recording", _Id, sa.ForeignKey(recordings.c.id), primary_key=True),
     sa.Column("number", sa.Integer, primary_key=True, autoincrement=False),
-    sa.Column("attempt", sa.Text, nullable=False),
-    sa.Column("name", sa.Text, nullable=False),
+    # No bytes for the manifest, else 16: with the number it gives the object's name.
+    sa.Column("attempt", sa.LargeBinary(16), nullable=False),
     sa.Column("start", sa.BigInteger, nullable=False),
     sa.Column("length", sa.BigInteger, nullable=False),
     sa.Column("object_bytes", sa.BigInteger, nullable=False),
-    sa.Column("sha256", sa.Text, nullable=False),
+    sa.Column("sha256", sa.LargeBinary(32), nullable=False),
     sa.Column("audio_period", sa.BigInteger, nullable=False),
 )
 """On PostgreSQL in partitions by `audio_period`, which is the recording's and part of the primary key there."""

@@ -1,4 +1,4 @@
-"""The rows of objects, copied to where they have the period of their audio.
+"""The rows of objects, copied to where they have the period of their audio, digests as bytes, and no name.
 
 A page is a stretch of recordings. SQLite keeps the old pages of its file for later rows.
 """
@@ -8,6 +8,7 @@ from __future__ import annotations
 import sqlalchemy as sa
 from alembic import context, op
 
+from vault.errors import IntegrityError
 from vault.storage.catalog import partitions
 from vault.storage.migrations import pages
 
@@ -20,13 +21,31 @@ _PAGE = 5_000
 _LAST = sa.text("SELECT max(id) FROM (SELECT id FROM recordings WHERE id > :after ORDER BY id LIMIT :page) AS p")
 _COUNT = sa.text("SELECT count(*) FROM recordings WHERE id > :after AND id <= :last")
 _PERIODS = sa.text("SELECT DISTINCT audio_period FROM recordings WHERE id > :after AND id <= :last")
-_COPY = (
-    "INSERT INTO segments_by_period"
-    " (recording, number, attempt, name, start, length, object_bytes, sha256, audio_period)"
-    " SELECT s.recording, s.number, s.attempt, s.name, s.start, s.length, s.object_bytes, s.sha256, r.audio_period"
-    " FROM recordings AS r JOIN segments AS s ON s.recording = r.id"
-)
-_COPY_PAGE = sa.text(f"{_COPY} WHERE r.id > :after AND r.id <= :last ORDER BY s.recording, s.number")
+_COLUMNS = "recording, number, attempt, start, length, object_bytes, sha256, audio_period"
+_ROWS = "FROM recordings AS r JOIN segments AS s ON s.recording = r.id"
+_PAGE_OF = "WHERE r.id > :after AND r.id <= :last"
+# Of each database: hex to bytes, bytes to hex, and a number of six digits.
+_WORDS = {
+    "sqlite": ("unhex({})", "lower(hex({}))", "printf('%06d', {})"),
+    "postgresql": ("decode({}, 'hex')", "encode({}, 'hex')", "lpad(CAST({} AS text), 6, '0')"),
+}
+
+
+def _copy(dialect: str) -> str:
+    unhex = _WORDS[dialect][0]
+    return (
+        f"INSERT INTO segments_by_period ({_COLUMNS})"
+        f" SELECT s.recording, s.number, {unhex.format('s.attempt')}, s.start, s.length, s.object_bytes,"
+        f" {unhex.format('s.sha256')}, r.audio_period {_ROWS}"
+    )
+
+
+def _misnamed(dialect: str) -> str:
+    """Return the query for objects whose names do not follow from the rest of their rows, which no version wrote."""
+    _, in_hex, padded = _WORDS[dialect]
+    prefix = f"'v1/' || r.tenant || '/' || CAST(r.audio_period AS text) || '/rec_' || {in_hex.format('r.id')} || '/'"
+    name = f"CASE WHEN s.number = -1 THEN 'manifest' ELSE {padded.format('s.number')} || '-' || s.attempt || '.seg' END"
+    return f"SELECT count(*) {_ROWS} {_PAGE_OF} AND s.name <> {prefix} || {name}"
 
 
 def count(connection: sa.Connection) -> int:
@@ -38,15 +57,20 @@ def page(connection: sa.Connection, after: bytes) -> tuple[bytes, int] | None:
     last = connection.execute(_LAST, {"after": after, "page": _PAGE}).scalar()
     if last is None:
         return None
-    place = {"after": after, "last": last}
+    place, dialect = {"after": after, "last": last}, connection.dialect.name
+    if dialect == "sqlite":
+        # The function of the database itself is younger than the oldest one that is supported.
+        connection.connection.dbapi_connection.create_function("unhex", 1, bytes.fromhex, deterministic=True)  # type: ignore[union-attr]
+    if connection.execute(sa.text(_misnamed(dialect)), place).scalar_one():
+        raise IntegrityError("the catalog names an object otherwise than its place gives; its rows were not moved")
     partitions.make(connection, connection.execute(_PERIODS, place).scalars().all(), of="segments_by_period")
-    connection.execute(_COPY_PAGE, place)
+    connection.execute(sa.text(f"{_copy(dialect)} {_PAGE_OF} ORDER BY s.recording, s.number"), place)
     return bytes(last), connection.execute(_COUNT, place).scalar_one()
 
 
 def upgrade() -> None:
     if context.is_offline_mode():
-        op.execute(_COPY)
+        op.execute(_copy(context.get_context().dialect.name))
     else:
         pages.finish(op.get_bind(), revision, page)
     parted = context.get_context().dialect.name == "postgresql"
