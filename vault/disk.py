@@ -122,7 +122,7 @@ def sync_directory(name: str | Path, *, within: int | None = None) -> None:
 
 
 def make_directories(path: Path) -> None:
-    """Make a private directory and what is missing above it, each durable; one that is there is left alone."""
+    """Make a private directory and its missing parents, each durable; an existing one stays as it is."""
     missing = [each for each in (path, *path.parents) if not each.exists()]
     for each in reversed(missing):
         each.mkdir(mode=0o700, exist_ok=True)

@@ -1,4 +1,4 @@
-"""The errors of the vault, arranged by who has to act.
+"""The errors of the vault, grouped by the party that must act.
 
 The caller corrects the cause of `Refused`, the operator that of `ConfigError`. `Unavailable` is retried. An
 `IntegrityError` needs an investigation. Messages carry no key, token, phone number or audio.
@@ -243,7 +243,7 @@ class Unavailable(VaultError):
 
 
 class Crowded(Unavailable):
-    """The caller already has as many operations under way as it may have at once; nothing was begun."""
+    """The caller has too many operations under way at once; nothing was begun."""
 
     code = "crowded"
 

@@ -1,4 +1,4 @@
-"""How the vault writes an instant in answers, logs, messages and reports; what is hashed or signed has its own way."""
+"""The text of instants in answers, logs, messages and reports; hashed and signed documents have their own."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Plain words for what is wrong with a setting, a body, a parameter or an option, in place of the library's texts."""
+"""Plain messages for a wrong setting, body, parameter or option, instead of the library's texts."""
 
 from __future__ import annotations
 

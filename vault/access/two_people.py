@@ -1,4 +1,4 @@
-"""Which two people decide together, and the digest of what they were shown.
+"""Which two people decide together, and the digest of the document that they were shown.
 
 People are known only by their tokens. Whoever issued a token may also use it, so two tokens count as two people only if
 neither descends from the other and no third token issued both, directly or through others. Each chain of issuers begins
@@ -43,7 +43,7 @@ def check_shown(stated: str | None, document: Mapping[str, Any]) -> None:
     if stated != shown_digest(document):
         raise ChangedSince(
             "the request is not the one that was shown: it has changed since, or `shown` is of another request",
-            hint="read the request again, and decide about what it says now",
+            hint="read the request again, and decide about its present content",
         )
 
 
@@ -130,12 +130,12 @@ def check_two(decision: Decision, two: Deciders, *, asked_by: str | None, tenant
     asker, approver = two.asker, two.approver
     if asker is None or approver is None:
         raise Forbidden(
-            f"who asked for {decision.value} is not known any more", hint="reject it, and let somebody ask again"
+            f"the requester of {decision.value} is no longer known", hint="reject it, and request it again"
         )
     if asker.revoked:
         raise Forbidden(
             f"the token that asked for {decision.value} has been revoked since",
-            hint="reject it, and let somebody ask again",
+            hint="reject it, and request it again",
         )
     if approver.revoked:
         raise Forbidden("this token has been revoked", hint="approve with one that is in force")
@@ -170,7 +170,7 @@ def _check_apart(one: Decider, other: Decider) -> None:
 
 
 def _who(decision: Decision, asked: Role) -> str:
-    """Return who may decide together with the role `asked`, in words; all pairs if that role does not decide."""
+    """Return in words the roles that may decide together with the role `asked`; all pairs if it may not decide."""
     others = [_NAMES[pair[1] if pair[0] is asked else pair[0]] for pair in PAIRS[decision] if asked in pair]
     return " or ".join(dict.fromkeys(others)) if others else _pairs(decision)
 

@@ -183,7 +183,7 @@ _HEAD: Final = Struct(">II")
 _PLACE: Final = Struct(">HH")
 _DROPPED: Final = 0xFFFF
 ID_BYTES: Final = 16
-"""An entry begins with the ids of its certificate, of the recording, and of what is superseded, if anything is."""
+"""An entry begins with the ids of its certificate, of the recording, and of the superseded certificate, if any."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -64,7 +64,7 @@ _KINDS: Final[Mapping[str, tuple[str, Callable[[Any], str]]]] = {
 }
 """How many bytes a value takes in an entry, and its text, by the letter of its mark.
 
-c: the certificate, r: the recording, s: what is superseded, n: the nonce; o, b, m: objects, their bytes and root;
+c: the certificate, r: the recording, s: the superseded one, n: the nonce; o, b, m: objects, their bytes and root;
 0 and A, 1 and B, 2 and C: leaf and commitment of each part; a, e, u: captured, received, retain-until; v: verified;
 x, y: names and versions deleted.
 """
@@ -73,7 +73,7 @@ _INHERITED: Final = frozenset("obmaeu" + _LEAVES + _COMMITMENTS)
 
 
 def values_of(certificate: DeletionCertificate) -> Values:
-    """Return the certificate's own values; Invalid for ids that are none."""
+    """Return the certificate's own values; Invalid for malformed ids."""
     objects, retention = certificate.data.objects, certificate.retention
     found: dict[str, Any] = {
         "c": id_bytes(certificate.certificate_id),
@@ -223,7 +223,7 @@ def _letters(marks: list[tuple[str, str]], kind: str) -> Iterator[str]:
 
 
 def _holes(certificate: DeletionCertificate, shared: str) -> Mapping[tuple[str | int, ...], str]:
-    """Return the text with marks at each place of the document that has one; `shared` marks what others may have."""
+    """Return the text with a mark at each place for an own value; `shared` marks values that others may have too."""
 
     def mark(letter: str) -> str:
         return (shared if letter in _INHERITED else _OWN) + letter
@@ -253,7 +253,7 @@ def _holes(certificate: DeletionCertificate, shared: str) -> Mapping[tuple[str |
 
 
 def _final_holes(certificate: DeletionCertificate) -> Iterator[tuple[tuple[str | int, ...], str]]:
-    """Yield what an objects' absence adds: its times are mostly the one of the verification."""
+    """Yield the members about the absence of objects; most of their times are the one of the verification."""
     at = f'"{_OWN}v"'
     if certificate.sanitisation.completed == certificate.verification.at:
         yield ("sanitisation", "completed"), at
@@ -268,7 +268,7 @@ def _final_holes(certificate: DeletionCertificate) -> Iterator[tuple[tuple[str |
 
 
 def _pieces(value: Any, here: tuple[str | int, ...], holes: Mapping[tuple[str | int, ...], str]) -> Iterator[str]:
-    """Yield the canonical text of a value; names are ASCII, and what is in `holes` is written as it says."""
+    """Yield the canonical text of a value; names are ASCII, and a place in `holes` gets the text given there."""
     if here in holes:
         yield holes[here]
     elif isinstance(value, dict):

@@ -29,7 +29,7 @@ _MAX_PORT: Final = 65_535
 
 
 class Listener(Section):
-    """One listener; whoever reaches it records for `tenant`, and `token` names who that is in the audit trail."""
+    """One listener; every client that reaches it records for `tenant`, and the audit trail names it as `token`."""
 
     tenant: str
     token: str = Field(pattern=r"^tok_[0-9a-f]{32}$")
@@ -296,7 +296,7 @@ class IdentitySettings(Section):
 
     @property
     def unnamed(self) -> tuple[str, ...]:
-        """Those settings that still say what everybody's say; a region may well be the default one."""
+        """The settings that still have a placeholder; the default region may be the right one."""
         default = IdentitySettings()
         return tuple(name for name in ("processor", "contact") if getattr(self, name) == getattr(default, name))
 
@@ -386,7 +386,7 @@ class Config(Section):
 
     @property
     def spool_path(self) -> Path:
-        """Where parts of uploads wait: with the journal of the same node, so that whoever takes it over has them."""
+        """The directory of parts of uploads, inside the node's journal, so that a takeover of the journal has them."""
         return self.journal_path / "parts"
 
     @property

@@ -28,7 +28,7 @@ PERIOD_SCHEMA = {
 
 
 def _duration(value: Any) -> timedelta:
-    # A bare number would be read as seconds by whoever meant days.
+    # A bare number would be read as seconds, even if days were meant.
     if not isinstance(value, str):
         raise ValueError('a duration is text with a unit: "90d", "12h", "1h30m", "500ms"')  # noqa: TRY004 - for pydantic
     try:

@@ -134,7 +134,7 @@ class LabelRows(Protocol):
         """Return which of these a hold in force protects, or one of `pinned`: released, but its pins are still set."""
 
     async def count_unlabelled(self) -> LabelCounts:
-        """Count what is not labelled yet; a call that is going on is not counted as failed."""
+        """Count the recordings whose labels are due or failed; an open recording does not count as failed."""
 
 
 # -- alerts -------------------------------------------------------------------------------------------------------

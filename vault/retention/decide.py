@@ -29,7 +29,7 @@ _TERM: Final = {
     HoldKind.REGULATORY: Period(months=5 * 12),
 }
 _YEAR: Final = Period(months=12)
-_HINT: Final = "name the day on which somebody will review this hold"
+_HINT: Final = "name the date of the hold's next review"
 
 
 def check_review(
@@ -72,7 +72,7 @@ def check_not_sooner(hold: HoldTerms, review_at: datetime) -> None:
 
 
 def suggest_review(kind: HoldKind, *, now: datetime, call_started: datetime, latest: datetime) -> datetime:
-    """Return the review date of a hold for which nobody named one.
+    """Return the review date of a hold whose request has none.
 
     - Legal: the limitation date, six years after the call.
     - Regulatory: five years after the call.

@@ -82,7 +82,7 @@ class Ending:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Story:
-    """Who decided what about a recording. Only people who may read certificates see it."""
+    """The decisions about a recording and the people who made them. Only roles that may read certificates see it."""
 
     endings: Mapping[Part, Ending] = field(default_factory=dict)
     case: Case | None = None

@@ -231,7 +231,7 @@ async def _begin(catalog: SqlCatalog, backup: str, config: Config) -> bool:
 
 
 async def _prepare(config: Config) -> None:
-    """Make the directories that were lost with the machine; the keyring is not among them, and is never made anew."""
+    """Make the directories that were lost with the machine, except the keyring's, which is never made again."""
     catalog = [config.catalog_path.parent] if config.catalog_path else []
     for directory in (config.resolve(None, ""), config.journal_path, *catalog):
         directory.mkdir(parents=True, exist_ok=True, mode=0o700)

@@ -358,7 +358,7 @@ def _readable(places: Sequence[Place], config: Config, config_file: Path | None)
     """Warn of files that others than their owner may read, and of credentials that everybody may read."""
     for place in places:
         if place.piece is Piece.ROOT_KEYS or place.setting.rpartition(".")[2] in _PUBLIC:
-            continue  # the provider itself says which mode its files have to have; the others are for everybody
+            continue  # the provider itself checks the modes of its files; the other files may be readable by all
         mask = _EVERYBODY if place.piece in (Piece.TLS, Piece.SECRETS) else _OTHERS
         if place.piece is Piece.CATALOG and place.path == (config.catalog_path or place.path).parent:
             continue  # the directory may be shared: the file itself is not

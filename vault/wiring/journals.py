@@ -59,7 +59,7 @@ async def recover_journal(config: Config, directory: Path, *, progress: Progress
 
     An upload that ended in order is sealed. ConfigError if the directory is no journal or its node runs on this
     machine. Conflict if its node was seen lately on another machine. Unavailable if the object store accepts nothing;
-    what is not stored then stays in the directory, and the command may be repeated.
+    bytes that are not stored then stay in the directory, and the command may be repeated.
     """
     clock = SystemClock()
     node = existing_node(directory)
@@ -91,7 +91,7 @@ async def abandon_node(config: Config, node: NodeId, *, progress: Progress) -> S
 
 
 async def upgrade_catalog(config: Config, *, progress: StepProgress) -> bool:
-    """Bring the catalog's schema to this version's, or go on with that; return whether there was anything to do.
+    """Upgrade the catalog's schema to this version's, or continue an upgrade; return whether it was older.
 
     ConfigError if there is no catalog, or a newer one.
     """
@@ -157,7 +157,7 @@ async def _finish(vault: Vault, progress: Progress, *, reason: str) -> None:
             elif vault.clock.monotonic() - since > _PATIENCE_SECONDS:
                 raise Unavailable(
                     f"the object store accepts nothing; {ingest.unfinished} recordings are not finished yet",
-                    hint="what is not stored stays in the journal: repeat the command",
+                    hint="bytes that are not stored stay in the journal: repeat the command",
                 )
         await vault.parts.tidy()
         progress(total, total)
