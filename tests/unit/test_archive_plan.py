@@ -113,7 +113,7 @@ def test_a_directory_has_one_table_and_a_table_names_files(tmp_path):
     (tmp_path / "calls.csv").write_text("file\na.wav\n")
     assert shown(read(tmp_path))[0].keys() == {"a.wav"}
     (tmp_path / "more.tsv").write_text("file\n")
-    with pytest.raises(Invalid, match="both there"):
+    with pytest.raises(Invalid, match="the directory has"):
         read(tmp_path)
 
 
@@ -128,7 +128,7 @@ def test_a_report_that_was_left_beside_the_table_is_neither_a_table_nor_a_record
         assert (shown(found)[0].keys(), found.left_out) == ({"a.wav"}, [])
     report.write_text('{"file": "a.wav", "from": "1"}\n')
     assert not is_report(report)
-    with pytest.raises(Invalid, match="both there"):
+    with pytest.raises(Invalid, match="the directory has"):
         read(tmp_path)
     for other in (tmp_path / "a.wav", tmp_path / "calls.csv", tmp_path):
         assert not is_report(other)
