@@ -118,7 +118,7 @@ async def fetch(
         headers = response.headers
         stated = headers.get("Repr-Digest", "")
         if stated.startswith(_DIGEST) and stated != _DIGEST + base64.b64encode(digest.digest()).decode() + ":":
-            raise Tampered("the received audio differs from the vault's: its SHA-256 is another", hint="try once more")
+            raise Tampered("the received audio is not the vault's: its SHA-256 differs", hint="try once more")
         return Fetched(
             size=size,
             sha256=digest.hexdigest(),

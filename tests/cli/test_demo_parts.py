@@ -84,7 +84,7 @@ async def test_waiting_in_vain_ends(capsys) -> None:
     async def never() -> bool:
         return False
 
-    with pytest.raises(Unavailable, match="waited 0 seconds in vain: for nothing"):
+    with pytest.raises(Unavailable, match="not within 0 seconds: for nothing"):
         await Narrator(Output(as_json=True)).wait("for nothing", never, limit_seconds=0.01)
 
 

@@ -535,9 +535,9 @@ async def test_on_real_files_a_second_writer_waits_and_is_then_refused(tmp_path)
     replicas, provider, clock = await on_disk(tmp_path)
     keyring = await Keyring.open(replicas, provider, clock=clock)
     async with keyring.writer():
-        with pytest.raises(Unavailable, match="in use by another process"):
+        with pytest.raises(Unavailable, match="another process has used"):
             await Keyring.open(places(tmp_path), provider, clock=clock)
-        with pytest.raises(Unavailable, match="in use by another process"):
+        with pytest.raises(Unavailable, match="another process has used"):
             await repair_replica(replicas[1].name, replicas=Replicas(places(tmp_path)), provider=provider)
         observer = await Keyring.observe(places(tmp_path), provider, clock=clock)
         assert observer.epoch == keyring.epoch

@@ -191,7 +191,7 @@ async def test_one_person_takes_back_what_goes_sooner_and_never_what_two_decided
     for who in (Role.COMPLIANCE, Role.DPO, Role.SAFEGUARDING_LEAD):
         refused = await app.ask("POST", path, who, body={"approve": False})
         assert (refused.status, refused.problem) == (409, "conflict")
-        assert "ask for another change" in refused.json["hint"]
+        assert "request another change" in refused.json["hint"]
     app.clock.advance(days=15)
     await app.sweep()
     app.clock.advance(days=120)

@@ -413,7 +413,7 @@ async def test_a_pause_that_could_not_keep_parts_out_is_refused_instead_of_promi
     address = await begun(app, recorder)
     answer = await app.ask("POST", f"/v1/ingest/{BUCKET}/call.wav/pause", Role.RECORDER)
     assert answer.status == 409
-    assert "no part that was sent is thrown away" in answer.json["hint"]
+    assert "every part that was sent is kept" in answer.json["hint"]
     assert (await ask(app, recorder, "PUT", part(address, 1), body=WAV))[0] == 200
     assert (await ask(app, recorder, "POST", address, body=listing((1, MD5))))[0] == 200
     assert await keys(app) == {"call.wav": ("sealed", len(WAV))}

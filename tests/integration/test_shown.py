@@ -57,7 +57,7 @@ async def test_what_acts_takes_whole_ids_alone(app, act):
     call = await app.upload("call", sound(500))
     body = {"category": "other"} if act == "flag" else {}
     refused = await app.ask("POST", f"/v1/recordings/{call[:-1]}/{act}", body=body)
-    assert (refused.status, refused.json["hint"][:14]) == (404, "an id is whole")
+    assert (refused.status, refused.json["hint"][:17]) == (404, "give the whole id")
     assert (await app.hold(call[:-1])).status == 404
 
 

@@ -129,9 +129,7 @@ def check_two(decision: Decision, two: Deciders, *, asked_by: str | None, tenant
         raise AskedSinceError
     asker, approver = two.asker, two.approver
     if asker is None or approver is None:
-        raise Forbidden(
-            f"the requester of {decision.value} is no longer known", hint="reject it, and request it again"
-        )
+        raise Forbidden(f"the requester of {decision.value} is no longer known", hint="reject it, and request it again")
     if asker.revoked:
         raise Forbidden(
             f"the token that asked for {decision.value} has been revoked since",
