@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from itertools import groupby
 
 import sqlalchemy as sa
@@ -29,7 +29,9 @@ _IS_UNLISTED = ~sa.exists().where(_l.recording == _r.id)
 _UNLISTED = sa.select(_r.id, _r.tenant, _r.audio_period).where(_r.id.in_(_KEYS), _IS_OVER, _IS_UNLISTED)
 _FLOOR = sa.select(sweep_floor.c.period)
 _INSERT = sa.insert(object_lists)
-_DROP = sa.delete(segments).where(_s.recording.in_(_KEYS), _s.audio_period.in_(sa.bindparam("periods", expanding=True)))
+_DROP = sa.delete(segments).where(
+    _s.recording.in_(_KEYS), _s.audio_period.between(sa.bindparam("first_period"), sa.bindparam("last_period"))
+)
 _NEXT = (
     sa.select(_r.id)
     .where(_IS_OVER, _IS_UNLISTED, _r.id > sa.bindparam("after"), sa.exists().where(_s.recording == _r.id))
@@ -57,7 +59,7 @@ async def fold(transaction: Transaction, keys: Sequence[bytes]) -> None:
         return
     periods = {row.audio_period for row in found.values()}
     lists = []
-    objects = await transaction.fetch(recording_sql.SEGMENTS_OF, {"keys": [*found], "periods": sorted(periods)})
+    objects = await transaction.fetch(recording_sql.SEGMENTS_OF, {"keys": [*found], **_stretch(periods)})
     for key, of_one in groupby(objects, key=lambda row: row.recording):
         place = rows.recording_id(key), TenantId(found[key].tenant), found[key].audio_period
         packed = pack_objects(*place, [rows.to_segment(row) for row in of_one])
@@ -70,7 +72,11 @@ async def fold(transaction: Transaction, keys: Sequence[bytes]) -> None:
         floor = (await transaction.fetch(_FLOOR))[0].period
         periods = {period for period in periods if floor is None or period > floor}
     if periods:
-        await transaction.write(_DROP, {"keys": [each["recording"] for each in lists], "periods": sorted(periods)})
+        await transaction.write(_DROP, {"keys": [each["recording"] for each in lists], **_stretch(periods)})
+
+
+def _stretch(periods: Collection[int]) -> Mapping[str, int]:
+    return {"first_period": min(periods), "last_period": max(periods)}
 
 
 async def next_unlisted(database: Database, after: bytes, limit: int) -> Sequence[bytes]:

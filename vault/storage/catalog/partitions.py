@@ -7,12 +7,13 @@ made ahead, or else in the transaction that writes its first row, under the writ
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
 import sqlalchemy as sa
 
+from vault.format.names import MAX_PERIOD
 from vault.storage.catalog.database import Database
 from vault.storage.catalog.tables import (
     IS_FINISHED,
@@ -66,6 +67,9 @@ def span_for(period: int, there: Iterable[Span], floor: int | None) -> Span:
 
 _r = recordings.c
 _FLOOR = sa.select(sweep_floor.c.period)
+_STRETCH = sa.select(sa.func.min(_r.audio_period).label("first"), sa.func.max(_r.audio_period).label("last")).where(
+    _r.id.in_(sa.bindparam("keys", expanding=True))
+)
 _SPANS = sa.text(
     "SELECT c.relname FROM pg_inherits AS i JOIN pg_class AS c ON c.oid = i.inhrelid"
     " WHERE i.inhparent = to_regclass(:parent) AND c.relname LIKE 'segments\\_%'"
@@ -120,6 +124,14 @@ async def ensure(transaction: Transaction, periods: Collection[int]) -> None:
     if lacking:
         # Only partitions that existed before are remembered: this transaction may still be rolled back.
         transaction.periods |= await transaction.run(lambda connection: make(connection, lacking))
+
+
+async def stretch(database: Database, keys: Sequence[bytes]) -> Mapping[str, int]:
+    """Return the first and the last period of these recordings, to look into their partitions only."""
+    if database.engine.dialect.name != "postgresql":
+        return {"first_period": 0, "last_period": MAX_PERIOD}
+    found = (await database.fetch(_STRETCH, {"keys": [*keys]}))[0]
+    return {"first_period": found.first or 0, "last_period": found.last or 0}
 
 
 async def release(database: Database) -> int:

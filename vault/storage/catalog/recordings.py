@@ -356,9 +356,9 @@ class RecordingStore:
     async def segments_of(self, recordings: Sequence[RecordingId]) -> Mapping[RecordingId, Sequence[SegmentRef]]:
         """Return the objects of many recordings, each in index order."""
         found: dict[RecordingId, list[SegmentRef]] = {recording: [] for recording in recordings}
-        keys = {"keys": [*map(rows.key, recordings)]}
-        periods = [row.audio_period for row in await self._database.fetch(recording_sql.PERIODS_OF, keys)]
-        for row in await self._database.fetch(recording_sql.SEGMENTS_OF, {**keys, "periods": periods}):
+        keys = [*map(rows.key, recordings)]
+        within = await partitions.stretch(self._database, keys)
+        for row in await self._database.fetch(recording_sql.SEGMENTS_OF, {"keys": keys, **within}):
             ref = rows.to_segment(row)
             found[ref.recording].append(ref)
         without = [rows.key(recording) for recording, refs in found.items() if not refs]
