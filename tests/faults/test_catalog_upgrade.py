@@ -12,7 +12,7 @@ import pytest
 import sqlalchemy as sa
 
 from tests.helpers.catalog_template import transaction
-from tests.helpers.catalogs import SteppingClock
+from tests.helpers.catalogs import SteppingClock, at_commits
 from tests.helpers.older_catalogs import fill, rows_of
 from tests.helpers.soak import SOAK, steps
 from vault.errors import ConfigError, IntegrityError
@@ -55,7 +55,7 @@ async def opened(place):
 async def upgraded(place, *, ends_at=None, landed=False):
     """Upgrade, but end at a commit, before it or after; return how many there were."""
     commits = 0
-    async with opened(place) as catalog, catalog._database.patient() as engine:
+    async with opened(place) as catalog:
 
         def strike(connection):
             nonlocal commits
@@ -65,8 +65,8 @@ async def upgraded(place, *, ends_at=None, landed=False):
                     connection.engine.dialect.do_commit(connection.connection)
                 raise Killed
 
-        sa.event.listen(engine.sync_engine, "commit", strike)
-        await catalog.upgrade()
+        with at_commits(strike):
+            await catalog.upgrade()
         await catalog.check_schema()
     return commits
 

@@ -6,7 +6,17 @@ from dataclasses import replace
 import pytest
 import sqlalchemy as sa
 
-from tests.helpers.catalogs import PERIOD, SteppingClock, certificate, certify, finish, recording, segment, shred
+from tests.helpers.catalogs import (
+    PERIOD,
+    SteppingClock,
+    at_commits,
+    certificate,
+    certify,
+    finish,
+    recording,
+    segment,
+    shred,
+)
 from vault.format.names import manifest_name, segment_name
 from vault.model import MANIFEST_INDEX, CertificateStatus, RecordingState
 from vault.storage.catalog import open_catalog, partitions
@@ -179,13 +189,12 @@ async def test_a_crash_while_a_period_goes_leaves_all_of_it_or_none(catalog, ano
     class Killed(Exception):
         pass
 
-    @sa.event.listens_for(catalog._database._slow.sync_engine, "commit")
     def strike(connection):
         if landed:
             connection.engine.dialect.do_commit(connection.connection)
         raise Killed
 
-    with pytest.raises(Killed):
+    with pytest.raises(Killed), at_commits(strike):
         await catalog.drop_listed()
     assert await counted(another) == (3 if landed else 9)
     assert await whole(another, held, *others) == [True] * 3

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
+
+import sqlalchemy as sa
 
 from vault.certificates.batch import Entries, Group
 from vault.format.names import object_below, recording_prefix
@@ -60,6 +62,16 @@ RETENTION_CHANGE = RetentionChange(
 )
 
 _numbers = itertools.count(1)
+
+
+@contextmanager
+def at_commits(act: Callable[[sa.Connection], None]) -> Iterator[None]:
+    """Call `act` before every commit of every database, inside the block."""
+    sa.event.listen(sa.Engine, "commit", act)
+    try:
+        yield
+    finally:
+        sa.event.remove(sa.Engine, "commit", act)
 
 
 class SteppingClock:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -32,13 +33,13 @@ _SNAPSHOT = {
 class Engines:
     """The connections to one database. With `reading` None, reads use the writing connection. `file` None: not a file.
 
-    `patient` writes without a time limit for statements; None if `writing` has no such limit.
+    `patient` makes one that writes without a time limit for statements; None if `writing` has no such limit.
     """
 
     writing: AsyncEngine
     reading: AsyncEngine | None
     file: Path | None = None
-    patient: AsyncEngine | None = None
+    patient: Callable[[], AsyncEngine] | None = None
 
 
 def engines(place: Path | PostgresSettings | None) -> Engines:
@@ -50,7 +51,7 @@ def engines(place: Path | PostgresSettings | None) -> Engines:
     return Engines(
         writing=postgres.writing_engine(place),
         reading=postgres.reading_engine(place),
-        patient=postgres.writing_engine(place, patient=True),
+        patient=partial(postgres.writing_engine, place, patient=True),
     )
 
 
@@ -71,7 +72,6 @@ class Database:
         self._file = engines.file
         self._readers = engines.reading
         self._slow = engines.patient
-        self._patients = 0
         self.writer = Writer(self.engine, clock=clock, metrics=metrics)
         self._closed = False
 
@@ -99,17 +99,15 @@ class Database:
 
     @asynccontextmanager
     async def patient(self) -> AsyncIterator[AsyncEngine]:
-        """Yield the engine that writes without a time limit for statements, for changes of the schema."""
+        """Yield an engine that writes without a time limit for statements, for changes of the schema."""
         if self._slow is None:
             yield self.engine
             return
-        self._patients += 1
+        engine = self._slow()  # one of its own: to close it closes nobody else's connection
         try:
-            yield self._slow
+            yield engine
         finally:
-            self._patients -= 1
-            if not self._patients:
-                await self._slow.dispose()
+            await engine.dispose()
 
     async def inspect(self, work: Callable[[sa.Connection], R]) -> R:
         """Run `work`, which only reads, beside the writer where the database permits it."""

@@ -183,7 +183,10 @@ SEGMENTS_OF = (
 PLACES_OF = (
     sa.select(segments.c.recording, segments.c.number, segments.c.attempt, segments.c.audio_period, _r.tenant)
     .join(recordings, _r.id == segments.c.recording)
-    .where(segments.c.recording.in_(sa.bindparam("keys", expanding=True)))
+    .where(
+        segments.c.recording.in_(sa.bindparam("keys", expanding=True)),
+        segments.c.audio_period.between(sa.bindparam("first_period"), sa.bindparam("last_period")),
+    )
 )
 DROP_SEGMENT = sa.delete(segments).where(
     segments.c.recording == sa.bindparam("key"),

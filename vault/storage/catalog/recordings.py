@@ -370,7 +370,8 @@ class RecordingStore:
         """Return the names of the objects of many recordings that have a row each."""
         keys = {rows.key(recording): recording for recording in recordings}
         found: dict[RecordingId, list[str]] = {recording: [] for recording in recordings}
-        for row in await self._database.fetch(recording_sql.PLACES_OF, {"keys": [*keys]}):
+        within = await partitions.stretch(self._database, [*keys])
+        for row in await self._database.fetch(recording_sql.PLACES_OF, {"keys": [*keys], **within}):
             recording = keys[row.recording]
             prefix = recording_prefix(TenantId(row.tenant), row.audio_period, recording)
             found[recording].append(object_below(prefix, row.number, row.attempt.hex()))
