@@ -40,6 +40,8 @@ from tests.helpers.memory_root_keys import MemoryRootKeys
 from vault.crypto import ggm
 from vault.errors import ConfigError, IntegrityError, Invalid, Shredded, TooLate, Unavailable, UnderHold
 from vault.ids import TenantId
+from vault.keystore import keyring as keyrings
+from vault.keystore import pages
 from vault.keystore import state as states
 from vault.keystore.keyring import Keyring
 from vault.keystore.recovery import repair_replica
@@ -688,3 +690,54 @@ async def test_an_empty_memory_provider_never_lets_a_keyring_be_read_as_destroye
     world.provider.inner = MemoryRootKeys(clock=world.clock, entropy=world.entropy)
     with pytest.raises(Unavailable):
         await world.open()
+
+
+def page_names(world):
+    return {path.name for path in world.files.content if path.parent == REPLICAS[0] / "pages"}
+
+
+async def test_a_tenant_with_many_pins_has_several_pages_and_a_revision_writes_those_that_it_changes(monkeypatch):
+    monkeypatch.setattr(pages, "_PAGE_BYTES", 2_000)
+    world, keyring = await prepared()
+    cohorts = [audio(30 + number) for number in range(20)]
+    many = [Pin(cohort=cohort, first=leaf, last=leaf, tag=TAG) for cohort in cohorts for leaf in range(0, 400, 2)]
+    async with keyring.writer() as writer:
+        await writer.add_cohorts(cohorts)
+        assert len(page_names(world)) == 2, "one page of each tenant"
+        await writer.pin(many)
+        there = page_names(world)
+        assert len(there) > 6
+        await writer.pin([Pin(cohort=cohorts[7], first=1, last=1, tag=b"o" * 16)])
+        assert len(page_names(world) - there) == len(there - page_names(world)) == 1
+    again = await world.open()
+    assert set(again.pins()) == set(keyring.pins())
+    assert set(again.cohorts(TenantId("acme"), Part.AUDIO)) == {DUE, LATER, *cohorts}
+    async with again.writer() as writer:
+        await writer.shred(ShredPlan(intent_id="half", at=world.clock.now(), due_through=40))
+        assert again.derivable(at(cohorts[0], 2))
+        assert not again.derivable(at(cohorts[0], 3))
+        await writer.unpin(many)
+        await writer.shred(ShredPlan(intent_id="rest", at=world.clock.now(), due_through=100))
+        assert len(page_names(world)) == 1, "what is left of one tenant fits on a page"
+
+
+@pytest.mark.parametrize("mode", ["lost", "torn", "landed"])
+async def test_a_crash_while_many_pins_are_set_loses_none_that_was_there_and_a_repeat_sets_all(monkeypatch, mode):
+    monkeypatch.setattr(pages, "_PAGE_BYTES", 500)
+    monkeypatch.setattr(keyrings, "_PINS_AT_ONCE", 50)
+    cohorts = [audio(30 + number) for number in range(5)]
+    many = [Pin(cohort=cohort, first=leaf, last=leaf, tag=TAG) for cohort in cohorts for leaf in range(0, 60, 2)]
+    for step in (5, 12, 40):
+        world, keyring = await prepared()
+        async with keyring.writer() as writer:
+            await writer.add_cohorts(cohorts)
+        world.plan.arm(step, mode)
+        with pytest.raises(Crash):
+            async with keyring.writer() as writer:
+                await writer.pin(many)
+        world.plan.arm(None, "lost")
+        again = await world.open()
+        assert again.has_pins([HELD])
+        async with again.writer() as writer:
+            await writer.pin(many)
+        assert again.has_pins([HELD, *many])

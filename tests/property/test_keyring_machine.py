@@ -26,6 +26,7 @@ from tests.helpers.keyrings import REPLICAS, Adversary, Crash, World, at, opens
 from tests.helpers.soak import SOAK
 from vault.errors import IntegrityError, Invalid, Shredded, TooLate, Unavailable, UnderHold
 from vault.ids import TenantId
+from vault.keystore import pages
 from vault.keystore.engine import Engine
 from vault.keystore.keyring import Keyring, Writer
 from vault.keystore.pages import Stored
@@ -404,7 +405,8 @@ def profile(examples: int, **more: Any) -> settings:
     )
 
 
-def test_survivors_survive_and_the_shredded_stay_shredded_through_every_crash_and_restore():
+def test_survivors_survive_and_the_shredded_stay_shredded_through_every_crash_and_restore(monkeypatch):
+    monkeypatch.setattr(pages, "_PAGE_BYTES", 200)  # a few trees or pins make a tenant's pages several
     run_state_machine_as_test(KeyringMachine, settings=profile(1_500 if SOAK else 40))
 
 

@@ -16,7 +16,7 @@ from vault.format.codec import pack, unpack
 from vault.ids import TenantId
 from vault.keystore import sealing
 from vault.keystore.root import antiforensic, common
-from vault.model import Cohort, Part, Pin
+from vault.model import Cohort, Part
 
 ID = bytes(range(16))
 ACME = TenantId("acme")
@@ -48,7 +48,7 @@ INDEX = fmt.Index(
 PAGE = fmt.PageRecord(
     tenant=ACME,
     cohorts={COHORT: {(1, 0): b"a" * 32, (32, 0xFFFFFFFF): b"b" * 32}, replace(COHORT, period=1): {(0, 0): b"c" * 32}},
-    pins=frozenset({Pin(cohort=COHORT, first=1, last=5, tag=b"t" * 16)}),
+    pins={COHORT: {b"t" * 16: ((1, 5), (7, 7), (400, 70_000)), b"u" * 16: ((0, 0xFFFFFFFF),)}},
 )
 LAYOUTS = [
     (fmt.encode_marker(ID), lambda data: fmt.encode_marker(fmt.decode_marker(data))),
@@ -182,9 +182,68 @@ def test_a_cover_with_overlapping_or_misplaced_nodes_is_refused(nodes):
         ["video", 20_000, 1, 0, 1, b"t" * 16],
     ],
 )
-def test_an_impossible_pin_is_refused(pin):
+def test_an_impossible_pin_of_the_former_format_is_refused(pin):
     with pytest.raises(FormatError):
-        fmt.decode_page(altered(fmt.encode_page(PAGE), pins=[pin]))
+        fmt.decode_page(altered(fmt.encode_page(PAGE), format=1, pins=[pin]))
+
+
+@pytest.mark.parametrize(
+    "pin",
+    [
+        ["audio", 20_000, 1, b"t" * 15, b"\0\0"],
+        ["audio", 9, 1, b"t" * 16, b"\0\0"],
+        ["video", 20_000, 1, b"t" * 16, b"\0\0"],
+        ["audio", 20_000, 1, b"t" * 16, b""],
+        ["audio", 20_000, 1, b"t" * 16, b"\0"],
+        ["audio", 20_000, 1, b"t" * 16, b"\0\0\0"],
+        ["audio", 20_000, 1, b"t" * 16, b"\0\x80"],
+        ["audio", 20_000, 1, b"t" * 16, b"\0\x80\0"],
+        ["audio", 20_000, 1, b"t" * 16, b"\0\x81\x80\0"],
+        ["audio", 20_000, 1, b"t" * 16, b"\x80\x80\x80\x80\x10\0"],
+        ["audio", 20_000, 1, b"t" * 16, b"\0\x80\x80\x80\x80\x80\x01"],
+        ["audio", 20_000, 1, b"t" * 16, 3],
+    ],
+    ids=["tag", "cohort", "part", "none", "half", "odd", "cut", "zero", "longer", "beyond", "long", "number"],
+)
+def test_impossible_runs_of_pins_are_refused(pin):
+    page = altered(fmt.encode_page(PAGE), pins=[pin])
+    with pytest.raises(FormatError):
+        fmt.decode_page(page)
+
+
+def test_pins_of_a_page_are_in_order_each_tag_of_a_cohort_once():
+    one, other = ["audio", 20_000, 1, b"t" * 16, b"\0\0"], ["audio", 20_000, 1, b"u" * 16, b"\0\0"]
+    assert fmt.decode_page(altered(fmt.encode_page(PAGE), pins=[one, other])).pins[COHORT].keys() == {one[3], other[3]}
+    for pins in ([other, one], [one, one]):
+        with pytest.raises(FormatError):
+            fmt.decode_page(altered(fmt.encode_page(PAGE), pins=pins))
+
+
+def test_a_page_of_the_former_format_is_read_and_what_overlaps_or_adjoins_under_a_tag_is_one_run():
+    leaves = [(1, 5), (2, 3), (6, 6), (9, 9)]
+    pins = [["audio", 20_000, 1, first, last, b"t" * 16] for first, last in leaves]
+    read = fmt.decode_page(altered(fmt.encode_page(PAGE), format=1, pins=pins))
+    assert read == replace(PAGE, pins={COHORT: {b"t" * 16: ((1, 6), (9, 9))}})
+
+
+@given(st.lists(st.tuples(st.integers(0, 300), st.integers(0, 300)), min_size=1, max_size=50))
+def test_any_runs_read_back_as_written(steps):
+    runs, free = [], 0
+    for gap, more in steps:
+        runs.append((free + gap, free + gap + more))
+        free = runs[-1][1] + 2
+    page = replace(PAGE, pins={COHORT: {b"t" * 16: tuple(runs)}})
+    assert fmt.decode_page(fmt.encode_page(page)) == page
+
+
+def test_an_index_names_several_pages_of_a_tenant_in_a_format_of_its_own():
+    several = replace(INDEX, pages=(REF, replace(REF, name="cd" * 16)))
+    encoded = fmt.encode_index(several)
+    assert (unpack(encoded)["format"], unpack(fmt.encode_index(INDEX))["format"]) == (3, 2)
+    assert fmt.decode_index(encoded) == several
+    for version, index in ((2, several), (3, INDEX)):
+        with pytest.raises(FormatError):
+            fmt.decode_index(altered(fmt.encode_index(index), format=version))
 
 
 def test_key_material_is_never_printed():

@@ -17,7 +17,7 @@ from vault.format.notes import Tone
 from vault.format.segment import SegmentHeader
 from vault.ids import RecordingId, TenantId, id_bytes
 from vault.keystore import sealing
-from vault.model import INDEX_LEAF, CallFacts, Codec, Cohort, Container, Coordinate, DataKey, Media, Part, Pin
+from vault.model import INDEX_LEAF, CallFacts, Codec, Cohort, Container, Coordinate, DataKey, Media, Part
 from vault.ports.objects import ObjectMeta
 from vault.storage.objects import tree
 
@@ -60,7 +60,7 @@ def keyring():
     page = fmt.PageRecord(
         tenant=TENANT,
         cohorts={cohort: cover.nodes for cohort, cover in TREES.items()},
-        pins=frozenset({Pin(cohort=AUDIO, first=SEALED, last=SEALED, tag=seed("journey hold", 16))}),
+        pins={AUDIO: {seed("journey hold", 16): ((SEALED, SEALED),)}},
     )
     page_key = seed("journey page key")
     sealed_page = sealing.seal_page(page_key, ID, page)

@@ -14,7 +14,7 @@ from vault.ids import TenantId
 from vault.keystore import sealing
 from vault.keystore.replicas import Files
 from vault.keystore.root import antiforensic, common, file
-from vault.model import Cohort, Part, Pin
+from vault.model import Cohort, Part
 
 NAME = "keyring"
 ABOUT = (
@@ -36,9 +36,8 @@ PAGE_KEY = seed("page key")
 
 def page():
     punctured = ggm.puncture(ggm.plant(seed("audio tree")), spans.points([7]))
-    pin = Pin(cohort=AUDIO, first=3, last=5, tag=seed("hold", 16))
     trees = {AUDIO: punctured.nodes, MONTH: ggm.plant(seed("month tree")).nodes}
-    return fmt.PageRecord(tenant=ACME, cohorts=trees, pins=frozenset({pin}))
+    return fmt.PageRecord(tenant=ACME, cohorts=trees, pins={AUDIO: {seed("hold", 16): ((3, 5), (200, 200))}})
 
 
 def index(older=(), trial=None):
@@ -129,6 +128,19 @@ def plain_page_case(name, **values):
 
 def node(depth, prefix):
     return bytes([depth]) + prefix.to_bytes(4, "big") + seed("node")
+
+
+_ONE_TREE = {"cohorts": [["audio", 1, 0, bytes(5) + seed("node")]]}
+_LONG = b"\0\x80\0"
+_BEYOND = b"\x80\x80\x80\x80\x10\0"
+
+
+def former_page_case(name):
+    tag = seed("hold", 16)
+    pins = [["audio", AUDIO.period, AUDIO.generation, first, last, tag] for first, last in ((3, 5), (200, 200))]
+    data = pack({**unpack(fmt.encode_page(page())), "format": 1, "pins": pins})
+    assert fmt.decode_page(data) == page()
+    return {"name": name, "kind": "plain page", "outcome": "ok", "file": data.hex()}
 
 
 def split_case():
@@ -262,7 +274,13 @@ def cases():
         plain_page_case("a node above another", cohorts=[["audio", 1, 0, node(0, 0) + node(1, 1)]], pins=[]),
         plain_page_case("nodes out of order", cohorts=[["audio", 1, 0, node(1, 1) + node(1, 0)]], pins=[]),
         plain_page_case("a node outside its depth", cohorts=[["audio", 1, 0, node(1, 2)]], pins=[]),
-        plain_page_case("a pin without a cohort", cohorts=[], pins=[["audio", 1, 0, 0, 0, bytes(16)]]),
+        plain_page_case("a pin without a cohort", cohorts=[], pins=[["audio", 1, 0, bytes(16), b"\0\0"]]),
+        plain_page_case("half a run", **_ONE_TREE, pins=[["audio", 1, 0, bytes(16), b"\0"]]),
+        plain_page_case(
+            "a run's number with a byte too many", **_ONE_TREE, pins=[["audio", 1, 0, bytes(16), b"\0\x80\0"]]
+        ),
+        plain_page_case("a run beyond the last leaf", **_ONE_TREE, pins=[["audio", 1, 0, bytes(16), _BEYOND]]),
+        former_page_case("a page of format 1"),
         split_case(),
         *roots(),
     ]

@@ -217,9 +217,29 @@ def read_page(plain):
             free = prefix + 1 << (32 - depth)
             found[depth, prefix] = nodes[at + 5 : at + 37]
         cohorts[part, period, generation] = found
-    for part, period, generation, first, last, tag in page["pins"]:
-        require((part, period, generation) in cohorts and first <= last and len(tag) == 16)
+    require(page["format"] in (1, 2))
+    for part, period, generation, *pin in page["pins"]:
+        first, last, tag = pin if page["format"] == 1 else (*runs(pin[1])[-1], pin[0])
+        require((part, period, generation) in cohorts and first <= last < 1 << 32 and len(tag) == 16)
     return cohorts
+
+
+def runs(data):
+    """Return the runs of leaves that LEB128 numbers give: how far each begins behind the last, and how far it goes."""
+    numbers, value, shift = [], 0, 0
+    for byte in data:
+        value |= (byte & 127) << shift
+        shift += 7
+        if byte < 128:
+            require(byte or shift == 7)
+            numbers.append(value)
+            value = shift = 0
+    require(numbers and not shift and len(numbers) % 2 == 0)
+    found, free = [], 0
+    for behind, on in zip(numbers[::2], numbers[1::2], strict=True):
+        found.append((free + behind, free + behind + on))
+        free = found[-1][1] + 2
+    return found
 
 
 def leaf_key(nodes, leaf):

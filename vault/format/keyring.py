@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import re
 import struct
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import accumulate
 from typing import Any, Final
 
 from vault.errors import FormatError, Invalid
@@ -17,9 +18,13 @@ from vault.ids import TenantId, parse_tenant
 from vault.model import Cohort, Part, Pin
 
 FORMAT: Final = 1
-"""The format version of markers and pages."""
+"""The format version of markers."""
+PAGE_FORMAT: Final = 2
+"""The format version of pages. 1 had an array for each pin; 2 has the runs of a cohort and tag in one string."""
 HEAD_FORMAT: Final = 2
 """The format version of heads and indexes. 2 added the fence to the head, the lease and backup key to the index."""
+MANY_PAGES: Final = 3
+"""The format version of an index that names several pages of a tenant; any other is of HEAD_FORMAT."""
 MARKER: Final = "REPLICA"
 HEAD: Final = "head"
 INDEX: Final = "index"
@@ -35,9 +40,13 @@ _NODE: Final = struct.Struct(">BI32s")
 _NAME: Final = re.compile(r"[0-9a-f]{32}")
 _U32: Final = 1 << 32
 _U48: Final = 1 << 48
+_LEB: Final = 1 << 7
+_MOST_SHIFT: Final = 28
 
 Nodes = Mapping[tuple[int, int], bytes]
 """The 32-byte seed of each node, by depth and prefix."""
+Run = tuple[int, int]
+"""First and last leaf, both included."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -101,11 +110,11 @@ class Index:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PageRecord:
-    """One tenant's trees and pins."""
+    """One tenant's trees, or some of them, and their pins: by cohort and tag, runs that neither overlap nor adjoin."""
 
     tenant: TenantId
     cohorts: Mapping[Cohort, Nodes] = field(repr=False)
-    pins: frozenset[Pin]
+    pins: Mapping[Cohort, Mapping[bytes, Sequence[Run]]]
 
 
 def encode_marker(keyring: bytes) -> bytes:
@@ -184,7 +193,7 @@ def encode_index(index: Index) -> bytes:
     """Return the plaintext of an index; pages go in tenant order."""
     return pack(
         {
-            "format": HEAD_FORMAT,
+            "format": _index_format([ref.tenant for ref in index.pages]),
             "keyring": index.keyring,
             "epoch": index.epoch,
             "revision": index.revision,
@@ -228,13 +237,15 @@ def decode_index(data: bytes) -> Index:
         backup_key=bytes,
         pages=list,
     )
-    _require(version == HEAD_FORMAT and len(keyring) == ID_BYTES, "not an index of format 2")
+    _require(version in (HEAD_FORMAT, MANY_PAGES) and len(keyring) == ID_BYTES, "not an index of format 2 or 3")
     _require(0 < lease < _U48 and len(key) == KEY_BYTES, "an index's lease or backup key is impossible")
     _require(0 < epoch < _U48 and 0 <= revision < _U48 and 0 <= fence < _U48, "an index's number is out of range")
     _require(0 <= generation < _U32 and 0 < width < _U48, "an index's generation or cohort width is out of range")
     refs = tuple(_page_ref(item) for item in pages)
     tenants = [ref.tenant for ref in refs]
-    _require(tenants == sorted(set(tenants)), "an index's pages are not in tenant order")
+    _require(tenants == sorted(tenants), "an index's pages are not in tenant order")
+    _require(version == _index_format(tenants), "an index has the format of another number of pages")
+    _require(len({ref.name for ref in refs}) == len(refs), "an index names a page twice")
     return Index(
         keyring=keyring,
         epoch=epoch,
@@ -253,21 +264,25 @@ def decode_index(data: bytes) -> Index:
 
 
 def encode_page(page: PageRecord) -> bytes:
-    """Return the plaintext of a page; cohorts, nodes and pins each in ascending order."""
+    """Return the plaintext of a page; cohorts, nodes, tags and runs each in ascending order."""
     return pack(
         {
-            "format": FORMAT,
+            "format": PAGE_FORMAT,
             "tenant": page.tenant,
             "cohorts": [[*_place(cohort), _encode_nodes(page.cohorts[cohort])] for cohort in sorted(page.cohorts)],
-            "pins": [[*_place(pin.cohort), pin.first, pin.last, pin.tag] for pin in sorted(page.pins, key=_pin_order)],
+            "pins": [
+                [*_place(cohort), tag, _encode_runs(page.pins[cohort][tag])]
+                for cohort in sorted(page.pins)
+                for tag in sorted(page.pins[cohort])
+            ],
         }
     )
 
 
 def decode_page(data: bytes) -> PageRecord:
-    """Return the page that `encode_page` wrote; FormatError."""
+    """Return the page that `encode_page` wrote, or an earlier version, whose pins were arrays; FormatError."""
     version, name, cohort_items, pin_items = fields(unpack(data), format=int, tenant=str, cohorts=list, pins=list)
-    _require(version == FORMAT, "not a page of format 1")
+    _require(version in (FORMAT, PAGE_FORMAT), "not a page of format 1 or 2")
     tenant = _tenant(name)
     cohorts: dict[Cohort, Nodes] = {}
     for item in cohort_items:
@@ -277,10 +292,89 @@ def decode_page(data: bytes) -> PageRecord:
             case _:
                 raise FormatError("a cohort is [part, period, generation, nodes]")
     _require(len(cohorts) == len(cohort_items) and list(cohorts) == sorted(cohorts), "cohorts are not in order")
-    pins = [_pin(tenant, item) for item in pin_items]
+    pins = _pins_of_format_1(tenant, pin_items) if version == FORMAT else _pins(tenant, pin_items)
+    _require(pins.keys() <= cohorts.keys(), "a pin names a cohort that is not on its page")
+    return PageRecord(tenant=tenant, cohorts=cohorts, pins=pins)
+
+
+def _pins(tenant: TenantId, items: list[Any]) -> dict[Cohort, dict[bytes, Sequence[Run]]]:
+    found: dict[Cohort, dict[bytes, Sequence[Run]]] = {}
+    order: list[tuple[Cohort, bytes]] = []
+    for item in items:
+        match item:
+            case [str() as part, int() as period, int() as generation, bytes() as tag, bytes() as runs]:
+                _require(len(tag) == TAG_BYTES, "a pin's tag is not 16 bytes")
+                cohort = _cohort(tenant, part, period, generation)
+                found.setdefault(cohort, {})[tag] = _decode_runs(runs)
+                order.append((cohort, tag))
+            case _:
+                raise FormatError("pins are [part, period, generation, tag, runs]")
+    _require(order == sorted(set(order)), "pins are not in order")
+    return found
+
+
+def _pins_of_format_1(tenant: TenantId, items: list[Any]) -> dict[Cohort, dict[bytes, Sequence[Run]]]:
+    pins = [_pin(tenant, item) for item in items]
     _require(pins == sorted(set(pins), key=_pin_order), "pins are not in order")
-    _require(all(pin.cohort in cohorts for pin in pins), "a pin names a cohort that is not on its page")
-    return PageRecord(tenant=tenant, cohorts=cohorts, pins=frozenset(pins))
+    found: dict[Cohort, dict[bytes, list[Run]]] = {}
+    for pin in pins:
+        runs = found.setdefault(pin.cohort, {}).setdefault(pin.tag, [])
+        # They came in order of their first leaf, and could overlap.
+        if runs and pin.first <= runs[-1][1] + 1:
+            runs[-1] = runs[-1][0], max(runs[-1][1], pin.last)
+        else:
+            runs.append((pin.first, pin.last))
+    return {cohort: {tag: tuple(runs) for tag, runs in by_tag.items()} for cohort, by_tag in found.items()}
+
+
+def _encode_runs(runs: Sequence[Run]) -> bytes:
+    """Return runs as numbers in LEB128: how far each begins behind the earliest leaf it may, and how far it goes on."""
+    steps: list[int] = []
+    free = 0
+    for first, last in runs:
+        steps += first - free, last - first
+        free = last + 2
+    if max(steps) < _LEB:
+        return bytes(steps)
+    found = bytearray()
+    for step in steps:
+        left = step
+        while left >= _LEB:
+            found.append(left & _LEB - 1 | _LEB)
+            left >>= 7
+        found.append(left)
+    return bytes(found)
+
+
+def _decode_runs(data: bytes) -> Sequence[Run]:
+    steps = list(data) if data and max(data) < _LEB else _numbers(data)
+    _require(bool(steps) and len(steps) % 2 == 0, "runs are one or more pairs of numbers")
+    for at in range(2, len(steps), 2):
+        steps[at] += 2
+    leaves = list(accumulate(steps))
+    _require(leaves[-1] < _U32, "a run goes beyond the last leaf")
+    return tuple(zip(leaves[::2], leaves[1::2], strict=True))
+
+
+def _numbers(data: bytes) -> list[int]:
+    found: list[int] = []
+    value = shift = 0
+    for byte in data:
+        value |= (byte & _LEB - 1) << shift
+        if byte >= _LEB:
+            shift += 7
+            _require(shift <= _MOST_SHIFT, "a number of a run is too long")
+            continue
+        # A last byte of zero would be a second encoding of the same number.
+        _require(byte > 0 or shift == 0, "a number of a run is not in its shortest form")
+        found.append(value)
+        value = shift = 0
+    _require(shift == 0, "a number of a run is cut off")
+    return found
+
+
+def _index_format(tenants: Sequence[TenantId]) -> int:
+    return HEAD_FORMAT if len(set(tenants)) == len(tenants) else MANY_PAGES
 
 
 def _require(condition: bool, message: str) -> None:  # noqa: FBT001 - the condition is the sentence's subject

@@ -34,6 +34,7 @@ from vault.threads import in_thread
 _LOG: Final = logging.getLogger(__name__)
 LONGEST_LEASE: Final = timedelta(seconds=15)
 _LOOKS_PER_LEASE: Final = 3
+_PINS_AT_ONCE: Final = 100_000
 _WHOLE: Final[Span] = (0, (1 << ggm.DEPTH) - 1)
 
 Guard = Callable[[], AbstractAsyncContextManager[object]]
@@ -340,11 +341,19 @@ class Writer:
         await self._revise(state, states.plant(state, seeds))
 
     async def pin(self, pins: Sequence[Pin]) -> None:
-        """Add pins; TooLate, and nothing is pinned, unless every leaf is derivable. Repeatable."""
+        """Add pins; TooLate, and nothing is pinned, unless every leaf is derivable. Repeatable.
+
+        More than 100,000 take several revisions, so that none writes much. A failure between them leaves some pinned.
+        """
         state = await self._state()
         if any(self._engine.closes(pin.cohort, (pin.first, pin.last)) for pin in pins):
             raise TooLate("a key to be held is being shredded; nothing was pinned")
-        await self._revise(state, states.pinned(state, pins))
+        whole = await in_thread(states.pinned, state, pins)
+        if len(pins) <= _PINS_AT_ONCE:
+            await self._revise(state, whole)
+            return
+        for step in states.towards(state, whole, most=_PINS_AT_ONCE):
+            await self._revise(self._engine.state, replace(step, revision=self._engine.state.revision))
 
     async def unpin(self, pins: Sequence[Pin]) -> None:
         """Drop exactly these leaves under these tags; absent ones are fine."""

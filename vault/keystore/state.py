@@ -144,6 +144,33 @@ def pinned(state: State, pins: Iterable[Pin]) -> State:
     return _changed_pins(state, added, lambda there, more: spans.union((*there, *more)))
 
 
+def towards(state: State, pinned: State, *, most: int) -> Iterator[State]:
+    """Yield states from `state` to `pinned`, which has more pins: each has up to `most` runs more, or one cohort more.
+
+    They come in order of cohort, so that each changes few pages.
+    """
+    fresh = [
+        cohort
+        for tenant, page in sorted(pinned.pages.items())
+        for cohort in sorted(page.pins)
+        if page.pins[cohort] is not state.pages[tenant].pins.get(cohort)
+    ]
+    room = most
+    for at, cohort in enumerate(fresh):
+        page, by_tag = state.pages[cohort.tenant], pinned.pages[cohort.tenant].pins[cohort]
+        state = replace(
+            state,
+            pages={**state.pages, cohort.tenant: replace(page, pins={**page.pins, cohort: by_tag})},
+        )
+        room -= sum(len(runs) for runs in by_tag.values())
+        following = fresh[at + 1] if at + 1 < len(fresh) else None
+        if following is None or room < sum(
+            len(runs) for runs in pinned.pages[following.tenant].pins[following].values()
+        ):
+            yield state
+            room = most
+
+
 def unpinned(state: State, pins: Iterable[Pin]) -> State:
     """Drop exactly these leaves under these tags; absent ones are fine."""
     return _changed_pins(state, gathered(pins), spans.subtract)
