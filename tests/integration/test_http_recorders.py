@@ -157,7 +157,7 @@ async def test_gstreamer_that_sends_ogg_ends_its_recording_with_the_last_page(va
 
 
 async def test_gstreamer_that_sends_wav_leaves_a_file_whose_sizes_are_right(vault):
-    code, _, err = await run(*gstreamer(vault, "call", "wavenc ! ", 6))
+    code, _, err = await run(*gstreamer(vault, "call", "wavenc ! ", 9))
     assert code == 0, err
     # The sink races with the end of its stream: what it has queued last, and with it the end, may never be sent.
     await until(lambda: vault.vault.ingest.live_call(TENANT, "call") is None)

@@ -281,9 +281,9 @@ def test_a_first_text_costs_as_much_as_it_is_long_whatever_nests_in_it():
     for unit in ("[[[[]]]],", "{},", '"a":NaN,'):
         begun = '{"event":"websocket:connected","content-type":"audio/l16;rate=16000","uuid":"c",'
         within = unit * ((1 << 17) // len(unit))
-        began = time.process_time()
+        began = time.thread_time()
         assert started(begun + (within if '"' in unit else f'"x":[{within}0],') + '"y":1}').call_key == "c"
-        assert time.process_time() - began < 2, unit
+        assert time.thread_time() - began < 2, unit
 
 
 def test_a_first_text_that_cannot_be_read_costs_the_facts_alone_and_says_so():
