@@ -26,12 +26,6 @@ MAX = 900
 PATIENCE = 10
 
 
-@pytest.fixture(autouse=True)
-def soon_again(monkeypatch):
-    """Try again soon what met the moment in which time has gone by and the keyring's lease is not renewed yet."""
-    monkeypatch.setattr(ingest, "_AGAIN_SECONDS", 0.2)
-
-
 async def passes(app: App, seconds: float) -> None:
     """Let time go by, on the wall and on the clock that nobody sets."""
     app.clock.advance(seconds=seconds)
