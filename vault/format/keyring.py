@@ -417,12 +417,15 @@ def _place(cohort: Cohort) -> list[str | int]:
     return [cohort.part.value, cohort.period, cohort.generation]
 
 
+_PARTS: Final = {part.value: part for part in Part}
+
+
 def _cohort(tenant: TenantId, part: str, period: int, generation: int) -> Cohort:
     _require(type(period) is int and type(generation) is int, "a cohort's number is not an integer")
     _require(0 <= period < _U48 and 0 <= generation < _U32, "a cohort's number is out of range")
     try:
-        return Cohort(tenant=tenant, part=Part(part), period=period, generation=generation)
-    except ValueError as error:
+        return Cohort(tenant=tenant, part=_PARTS[part], period=period, generation=generation)
+    except KeyError as error:
         raise FormatError("a cohort names an impossible part") from error
 
 
