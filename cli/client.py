@@ -70,7 +70,7 @@ def error_of(status: int, body: bytes) -> errors.VaultError:
         kind = _BY_STATUS.get(status, errors.Unavailable)
         return kind(
             f"the server answered {status} without a reason",
-            hint="is this a callvault server, or a proxy before it? see --server and CALLVAULT_SERVER",
+            hint="is this a callvault server, and no other program before it? see --server and CALLVAULT_SERVER",
         )
     code = str(problem["type"]).removeprefix(_PROBLEM_PREFIX)
     kind = _by_code(errors.VaultError).get(code) or _BY_STATUS.get(status, ServerFault)
