@@ -14,6 +14,7 @@ import contextlib
 import os
 import sqlite3
 import tempfile
+from collections import Counter
 from datetime import timedelta
 from pathlib import Path
 
@@ -21,7 +22,7 @@ import asyncpg
 
 from benchmarks.common import report, run
 from benchmarks.large_catalog import PostgresRows, SqliteRows
-from benchmarks.scale import _server
+from benchmarks.scale import postgres_below
 from benchmarks.shred import OPERATOR, MovedClock, one_recording
 from vault.config import parse_config
 from vault.format.names import manifest_name, segment_name
@@ -29,7 +30,6 @@ from vault.ids import TenantId
 from vault.model import SegmentRef
 from vault.retention.periods import Period
 from vault.storage.catalog import rows as rows_of
-from vault.storage.catalog.tables import metadata
 from vault.wiring import init_vault, open_vault
 from vault.wiring.adapters import catalog_place
 
@@ -57,10 +57,15 @@ async def tables_of(place):
     connection = await asyncpg.connect(place.url)
     try:
         await connection.execute("VACUUM FULL ANALYZE")
-        names = [table.name for table in metadata.sorted_tables]
-        return {
-            name: await connection.fetchval("SELECT pg_total_relation_size($1::text::regclass)", name) for name in names
-        }
+        sizes = await connection.fetch(
+            "SELECT coalesce(i.inhparent, c.oid)::regclass::text AS name, pg_total_relation_size(c.oid) AS size"
+            " FROM pg_class c LEFT JOIN pg_inherits i ON i.inhrelid = c.oid"
+            " WHERE c.relkind = 'r' AND c.relnamespace = 'public'::regnamespace"
+        )
+        found = Counter()
+        for row in sizes:
+            found[row["name"]] += row["size"]
+        return found
     finally:
         await connection.close()
 
@@ -99,18 +104,17 @@ class _Copies:
         place = (TenantId(row["tenant"]), row["audio_period"], recording)
         for index in range(-1, self._segments):
             attempt = "" if index < 0 else os.urandom(16).hex()
-            yield rows_of.from_segment(
-                SegmentRef(
-                    recording=recording,
-                    index=index,
-                    attempt=attempt,
-                    name=manifest_name(*place) if index < 0 else segment_name(*place, index, attempt),
-                    offset=max(index, 0) * 960_000,
-                    length=0 if index < 0 else 960_000,
-                    object_bytes=1100 if index < 0 else 961_024,
-                    sha256=os.urandom(32).hex(),
-                )
+            ref = SegmentRef(
+                recording=recording,
+                index=index,
+                attempt=attempt,
+                name=manifest_name(*place) if index < 0 else segment_name(*place, index, attempt),
+                offset=max(index, 0) * 960_000,
+                length=0 if index < 0 else 960_000,
+                object_bytes=1100 if index < 0 else 961_024,
+                sha256=os.urandom(32).hex(),
             )
+            yield {**rows_of.from_segment(ref), "audio_period": row["audio_period"]}
 
     def _entry(self, entry, first, key):
         digests = {"previous_sha256": os.urandom(32), "sha256": os.urandom(32)}
@@ -221,7 +225,7 @@ def main(arguments):
     """Measure in a directory that goes."""
     with contextlib.ExitStack() as stack:
         base = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="callvault-bench-")))
-        server = stack.enter_context(_server(base)) if arguments.postgres else None
+        server = stack.enter_context(postgres_below(base)) if arguments.postgres else None
         run(measure(arguments, base, server))
 
 

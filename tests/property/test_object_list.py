@@ -63,7 +63,17 @@ def objects(draw: st.DrawFn) -> list[SegmentRef]:
 def test_a_list_gives_back_the_objects_it_was_made_of(found: list[SegmentRef]) -> None:
     packed = pack_objects(RECORDING, TENANT, PERIOD, found)
     assert packed is not None
+    assert len(packed) <= 2 + 54 * len(found)
     assert unpack_objects(RECORDING, TENANT, PERIOD, packed) == found
+    # A hole, or a size beyond three bytes, takes the longer form, which is also that of earlier versions.
+    for change in ({"index": 9}, {"object_bytes": 1 << 24}):
+        if found and found[-1].index >= 0:
+            last = replace(found[-1], **change)
+            other = [*found[:-1], replace(last, name=segment_name(TENANT, PERIOD, RECORDING, last.index, last.attempt))]
+            packed = pack_objects(RECORDING, TENANT, PERIOD, other)
+            assert packed is not None
+            assert len(packed) == 64 * len(other)
+            assert unpack_objects(RECORDING, TENANT, PERIOD, packed) == other
 
 
 @given(
@@ -86,7 +96,18 @@ def test_what_a_list_would_not_give_back_is_made_into_none(found: list[SegmentRe
     assert pack_objects(RECORDING, TENANT, PERIOD, found) is None
 
 
-@pytest.mark.parametrize("packed", [b"x" * 63, b"\xff" * 64, b"\xff\xff\xff\xfe" + bytes(60)])
+@pytest.mark.parametrize(
+    "packed",
+    [
+        b"x" * 63,
+        b"\xff" * 64,
+        b"\xff\xff\xff\xfe" + bytes(60),
+        b"\1",
+        b"\1\2",
+        b"\1\1" + bytes(34),
+        b"\1\0" + bytes(53),
+    ],
+)
 def test_what_is_no_list_of_objects_is_refused(packed: bytes) -> None:
     with pytest.raises(FormatError):
         unpack_objects(RECORDING, TENANT, PERIOD, packed)

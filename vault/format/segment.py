@@ -5,11 +5,11 @@ The header bytes are the context of the message that follows, so a segment with 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from struct import Struct
 from struct import error as StructError  # noqa: N812 - a class that the library spells small
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 from vault.errors import FormatError
 from vault.format import codec
@@ -172,19 +172,31 @@ def parse_segment(data: bytes | bytearray | memoryview) -> tuple[SegmentHeader, 
 
 _OBJECT: Final = Struct(">i16sIQ32s")
 _NO_ATTEMPT: Final = bytes(16)
+_SHORT: Final = b"\x01"
+"""Begins a list of objects in order from index 0, which need no index; no other list begins so."""
+_SHORT_MANIFEST: Final = Struct(">3s32s")
+_SHORT_SEGMENT: Final = Struct(">16s3s3s32s")
+
+_Object: TypeAlias = tuple[int, bytes, int, int, bytes]
+"""Index, attempt, length, size and digest."""
 
 
 def pack_objects(recording: RecordingId, tenant: TenantId, period: int, objects: Sequence[SegmentRef]) -> bytes | None:
     """Return a recording's objects as one value; None where that would not give all of them back as they are."""
-    try:
-        packed = b"".join(
-            _OBJECT.pack(ref.index, bytes.fromhex(ref.attempt), ref.length, ref.object_bytes, bytes.fromhex(ref.sha256))
-            for ref in objects
-        )
-        again = unpack_objects(recording, tenant, period, packed)
-    except (FormatError, StructError, ValueError):
-        return None
-    return packed if again == list(objects) else None
+    for pack in (_pack_short, _pack_long):
+        try:
+            packed = pack(
+                [
+                    (ref.index, bytes.fromhex(ref.attempt), ref.length, ref.object_bytes, bytes.fromhex(ref.sha256))
+                    for ref in objects
+                ]
+            )
+            again = unpack_objects(recording, tenant, period, packed)
+        except (FormatError, OverflowError, StructError, ValueError):
+            continue
+        if again == list(objects):
+            return packed
+    return None
 
 
 def unpack_objects(recording: RecordingId, tenant: TenantId, period: int, packed: bytes) -> Sequence[SegmentRef]:
@@ -192,14 +204,10 @@ def unpack_objects(recording: RecordingId, tenant: TenantId, period: int, packed
 
     Names follow from the recording, its tenant and its period, and offsets from the lengths before them.
     """
-    if len(packed) % _OBJECT.size:
-        raise FormatError(f"a list of objects has {_OBJECT.size} bytes for each")
     found: list[SegmentRef] = []
     offset = 0
-    for index, raw_attempt, length, size, sha256 in _OBJECT.iter_unpack(packed):
+    for index, raw_attempt, length, size, sha256 in _unpack_short(packed) if packed[:1] == _SHORT else _long(packed):
         if index == MANIFEST_INDEX:
-            if raw_attempt != _NO_ATTEMPT or length:
-                raise FormatError("a manifest in a list of objects has neither attempt nor length")
             attempt, name, start = "", manifest_name(tenant, period, recording), 0
         else:
             attempt, start = raw_attempt.hex(), offset
@@ -218,3 +226,47 @@ def unpack_objects(recording: RecordingId, tenant: TenantId, period: int, packed
         )
         offset += length
     return found
+
+
+def _pack_long(objects: Sequence[_Object]) -> bytes:
+    return b"".join(_OBJECT.pack(*each) for each in objects)
+
+
+def _long(packed: bytes) -> Iterator[_Object]:
+    if len(packed) % _OBJECT.size:
+        raise FormatError(f"a list of objects has {_OBJECT.size} bytes for each")
+    for index, attempt, length, size, sha256 in _OBJECT.iter_unpack(packed):
+        if index == MANIFEST_INDEX and (attempt != _NO_ATTEMPT or length):
+            raise FormatError("a manifest in a list of objects has neither attempt nor length")
+        yield index, attempt, length, size, sha256
+
+
+def _pack_short(objects: Sequence[_Object]) -> bytes:
+    manifest = [each for each in objects if each[0] == MANIFEST_INDEX]
+    return b"".join(
+        (
+            _SHORT,
+            bytes([len(manifest)]),
+            *(_SHORT_MANIFEST.pack(size.to_bytes(3), sha256) for _, _, _, size, sha256 in manifest),
+            *(
+                _SHORT_SEGMENT.pack(attempt, length.to_bytes(3), size.to_bytes(3), sha256)
+                for index, attempt, length, size, sha256 in objects
+                if index != MANIFEST_INDEX
+            ),
+        )
+    )
+
+
+def _unpack_short(packed: bytes) -> Iterator[_Object]:
+    start, manifest = 2, packed[1:2]
+    try:
+        if manifest == b"\x01":
+            size, sha256 = _SHORT_MANIFEST.unpack_from(packed, start)
+            yield MANIFEST_INDEX, _NO_ATTEMPT, 0, int.from_bytes(size), sha256
+            start += _SHORT_MANIFEST.size
+        elif manifest != b"\x00":
+            raise FormatError("a list of objects has one manifest at most")
+        for index, (attempt, length, size, sha256) in enumerate(_SHORT_SEGMENT.iter_unpack(packed[start:])):
+            yield index, attempt, int.from_bytes(length), int.from_bytes(size), sha256
+    except StructError as error:
+        raise FormatError("a list of objects ends within one of them") from error
