@@ -118,6 +118,35 @@ async def test_an_object_that_takes_no_label_keeps_none_from_the_others_and_is_t
     assert all(await labels(app, recordings[1]))
 
 
+async def test_objects_that_take_no_label_keep_none_from_later_holds_or_later_pages(app, monkeypatch):
+    first, second, third, later = [await app.upload(f"bad-{number}", sound(2_000)) for number in range(4)]
+    store = app.vault.store
+    names = {each: {ref.name for ref in await app.vault.catalog.segments(each)} for each in (first, second)}
+    bad = names[first] | names[second]
+    set_held = store.set_held
+
+    async def refuses(name, *, held):
+        if name in bad:
+            raise Unavailable("the disk does not answer for this one")
+        await set_held(name, held=held)
+
+    monkeypatch.setattr(holds, "_LOOK_SECONDS", 0.01)
+    monkeypatch.setattr(holds, "_AGAIN_LOOKS", 1)
+    monkeypatch.setattr(store, "set_held", refuses)
+    for some in ((first,), (first, second, third), (later,)):
+        assert (await app.hold(*some, matter=f"of {len(some)} {some[0]}")).status == 201
+    async with asyncio.timeout(5):
+        while not all(await labels(app, later)):
+            await asyncio.sleep(0.01)
+    assert [all(await labels(app, each)) for each in (first, second, third)] == [False, False, True]
+    monkeypatch.setattr(holds, "_PAGE", 1)  # of what is tried again, the first page stays bad
+    bad -= names[second]
+    async with asyncio.timeout(5):
+        while not all(await labels(app, second)):
+            await asyncio.sleep(0.01)
+    assert not any(await labels(app, first))
+
+
 async def test_a_release_takes_the_label_once_its_pins_are_gone_and_leaves_what_another_hold_keeps(app):
     one, both = [await app.upload(f"released-{number}", sound(2_000)) for number in range(2)]
     released = (await app.hold(one, both)).json["id"]

@@ -154,12 +154,11 @@ class Labels:
             if lock is None:  # another process labels
                 return False
             work = await self._work()
-            for hold in work.ready:
-                if not await self._label(hold, work.pinned):
-                    return False
+            # A hold of which no object takes a label keeps none from the holds after it.
+            labelled = [await self._label(hold, work.pinned) for hold in work.ready]
             if again:
                 await self._try_again(work.pinned)
-        return True
+        return all(labelled)
 
     async def _work(self) -> _Work:
         tags: dict[TenantId, Collection[bytes]] = {}
@@ -174,7 +173,7 @@ class Labels:
         return work
 
     async def _label(self, hold: Unlabelled, pinned: Collection[HoldId]) -> bool:
-        """Label one hold's objects from its place in the catalog on; False if the store does not answer."""
+        """Label one hold's objects from its place in the catalog on; False if no object of a page takes its label."""
         place = hold.through
         while page := await self._catalog.to_label(hold.hold, after=place, limit=_PAGE):
             failed = await self._show(page, pinned)
@@ -192,15 +191,15 @@ class Labels:
         after: RecordingId | None = None
         while page := await self._catalog.to_label_again(after=after, limit=_PAGE):
             failed = await self._show(page, pinned)
-            if failed is None:
-                return
-            await self._catalog.labelled_again([each for each in page if each not in failed])
+            if failed is not None:
+                await self._catalog.labelled_again([each for each in page if each not in failed])
             after = page[-1]
 
     async def _show(self, page: Sequence[RecordingId], pinned: Collection[HoldId]) -> Collection[RecordingId] | None:
-        """Label the objects of these recordings; return the recordings to repeat, None if the store does not answer.
+        """Label the objects of these recordings; return the recordings to repeat, None if no object takes its label.
 
-        An open recording is always repeated, because its last objects do not exist yet.
+        An open recording is always repeated, because its last objects do not exist yet. Unavailable if the store is not
+        in its place.
         """
         rows = await self._catalog.keys_of(page)
         held = await self._catalog.protected(page, pinned=pinned)
@@ -233,8 +232,10 @@ class Labels:
         if errors:
             fields = {"objects": len(errors), "why": errors[0].code}
             logger.warning("hold state not shown on some objects yet", extra={"fields": fields})
-        away = not labelled and any(isinstance(each, Unavailable) for each in errors)
-        return None if away else failed
+        if labelled or not any(isinstance(each, Unavailable) for each in errors):
+            return failed
+        await self._store.still_there()
+        return None
 
 
 # -- holds --------------------------------------------------------------------------------------------------------
