@@ -1,6 +1,7 @@
 import asyncio
 import contextlib
 import ssl
+from collections import Counter
 
 import pytest
 
@@ -12,6 +13,8 @@ from tests.helpers.recorder import until
 from tests.helpers.streams import break_off, listener, listening, send, token_id
 from vault.errors import ConfigError
 from vault.model import Role
+from vault.protocol.live.streams import AudioSocket
+from vault.server.ingest import tcp
 
 __all__ = ["app"]
 
@@ -183,6 +186,36 @@ async def test_a_connection_that_says_nothing_is_closed_and_its_recording_waits(
             writer.close()
             assert await head(app, CALL) == ("open", 4)
             assert await metric(app, 'callvault_ingest_refused_total{reason="upload_stalled"} 2.0')
+
+
+async def test_a_recorder_of_tiny_frames_leaves_turns_to_everybody_else(app, monkeypatch):
+    turn, taken, receive = 0, Counter(), AudioSocket.receive
+
+    async def others():
+        nonlocal turn
+        while True:
+            turn += 1
+            await asyncio.sleep(0)
+
+    def counted(machine, message):
+        taken[turn] += len(message)
+        return receive(machine, message)
+
+    monkeypatch.setattr(AudioSocket, "receive", counted)
+    turning = asyncio.create_task(others())
+    async with listening(app, audiosocket=listener(app)) as ports:
+        await send(ports["audiosocket"], UUID_FRAME, audio(b"tiny"), audio(b"") * 40_000)
+    turning.cancel()
+    assert sum(taken.values()) > 100_000
+    assert max(taken.values()) < 2 << 13
+
+
+async def test_what_arrives_after_a_stream_was_given_up_is_ignored():
+    reader = tcp._Reader()
+    reader.feed_data(b"before")
+    reader.set_exception(TimeoutError())
+    reader.feed_data(b"after")
+    assert (await reader.read(), reader.failure.args) == (b"before", ())
 
 
 async def test_a_port_that_is_taken_is_a_configuration_error(app):

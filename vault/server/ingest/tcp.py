@@ -33,6 +33,8 @@ from vault.services.vault import Vault
 from vault.telemetry import request_id
 
 _READ_BYTES = 1 << 16
+_TURN_BYTES = 1 << 13
+"""How much of a connection is read in one turn of the event loop: it may be thousands of frames."""
 _FIRST_SECONDS = 10.0
 """How long a connection may stay open without identifying its call, in seconds."""
 _MOST_LEGS = 8
@@ -127,7 +129,7 @@ class _Reader(asyncio.StreamReader):
 
     def set_exception(self, exc: Exception) -> None:
         self.failure = exc
-        self.feed_eof()
+        self.stop()
 
     def stop(self) -> None:
         """Wake the reader as at the end of the stream; later bytes are ignored."""
@@ -281,8 +283,10 @@ class _Line:
         await self._intake.opened()
         self._idle.heard()
         self._idle.waiting()
-        data = await self._reader.read(_READ_BYTES)
+        data = await self._reader.read(_TURN_BYTES)
         self._idle.taking()
+        if len(data) == _TURN_BYTES:
+            await asyncio.sleep(0)  # what has arrived already is returned without a turn for anybody else
         if self._revoked:
             raise ended()
         if data or self._reader.failure is None:
