@@ -362,7 +362,7 @@ async def test_what_is_below_many_places_is_deleted_known_or_not_and_nothing_bes
 
 async def test_what_is_deleted_below_a_place_lies_in_it(store, place):
     await put(store, f"{place}/2/a", b"x")
-    for below, known in (("/1", []), ("", []), ("/1/../2/", []), ("/1/", ["2/a"]), ("/1/", ["1/../2"])):
+    for below, known in (("/1", []), ("", []), ("/1/../2/", []), ("/1/", ["2/a"])):
         with pytest.raises(Invalid):
             await store.delete_below({f"{place}{below}": [f"{place}/{name}" for name in known]})
     with pytest.raises(Invalid):

@@ -46,6 +46,8 @@ from vault.services.surroundings import Surroundings
 from vault.threads import in_thread
 
 _PAGE = 500
+_DELETED_AT_ONCE = 1000
+"""Recordings whose objects are deleted, and which get their final certificates, together: what is synced is shared."""
 _UNLABEL_CONCURRENCY = 24
 """Recordings at a time: an S3 client has 32 connections, and calls under way need some of them."""
 _NONCE_BYTES = 16
@@ -251,7 +253,7 @@ class Certifier:
         await self._list_earlier()
         await self._confirm_metadata(progress)
         after: RecordingId | None = None
-        while page := await self._catalog.undeleted_recordings(after=after, limit=_PAGE):
+        while page := await self._catalog.undeleted_recordings(after=after, limit=_DELETED_AT_ONCE):
             failures = await self._delete_page(page, progress)
             await self._count_and_finish(len(page), progress)
             failure = next(iter(failures), None)

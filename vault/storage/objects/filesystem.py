@@ -20,8 +20,8 @@ _PAGE: Final = 1000
 _LOW_SPACE_BYTES: Final = 5 << 30
 _PLACES_AT_ONCE: Final = 64
 """How much of `delete_below` is one thread's: much shares a sync."""
-_DELETING: Final = 4
-"""Threads of their own, so that no put and no look waits behind a deletion."""
+_DELETING: Final = 8
+"""Threads of their own, so that no put waits behind a deletion. Several: an unlink waits while others' syncs commit."""
 
 
 class FilesystemObjectStore:
