@@ -131,7 +131,7 @@ def note_keyring(app: App, needles: Needles) -> None:
     """Note the epoch secret, the page keys and every seed that the keyring holds now."""
     stored = app.vault.keyring._engine._stored
     needles.keys[f"epoch secret {stored.state.epoch}"] = stored.secret.material
-    for ref in stored.refs.values():
+    for ref in stored.refs:
         needles.keys[f"page key {ref.name}"] = ref.key
     for page in stored.state.pages.values():
         for cover in page.cohorts.values():
