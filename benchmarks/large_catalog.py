@@ -96,12 +96,12 @@ def _micros(at):
     return (at - datetime(1970, 1, 1, tzinfo=UTC)) // timedelta(microseconds=1)
 
 
-def calls(count, now):
-    """Yield the calls, oldest first, each as the values of its row."""
-    rng = random.Random(_SEED)
+def calls(count, now, *, days=DAYS, seed=_SEED):
+    """Yield the calls of some days up to now, oldest first, each as the values of its row."""
+    rng = random.Random(seed)
     names = tenant_names()
     weights = list(itertools.accumulate(1 / (number + 5.3) for number in range(TENANTS)))
-    began, ended = now - timedelta(days=DAYS), now - timedelta(hours=1)
+    began, ended = now - timedelta(days=days), now - timedelta(hours=1)
     step = (ended - began) / count
     gone = now - RETENTION
     leaves = dict.fromkeys(names, 0)
@@ -218,6 +218,25 @@ async def fill(place, count, *, now, generation):
     await rows.execute(f"UPDATE audit_head SET seq = {seq - 1}, sha256 = {last}")
     for index in indexes:
         await rows.execute(str(CreateIndex(index).compile(dialect=rows.dialect)))
+    await rows.close()
+
+
+async def live_a_day(place, count, *, now):
+    """Write what a day changes: its calls, a hundredth of `count`, and the end of as many that the day shreds."""
+    rows = await rows_of(place)
+    gone = _micros(now - RETENTION)
+    due = f"state <> 'shredded' AND created_at < {gone}"
+    await rows.execute(f"DELETE FROM segments WHERE recording IN (SELECT id FROM recordings WHERE {due})")
+    await rows.execute(f"UPDATE recordings SET state = 'shredded', certificate_id = call_token WHERE {due}")
+    columns = list(next(calls(1, now)))
+    of_objects = [column.name for column in metadata.tables["segments"].columns]
+    of_entries = [column.name for column in metadata.tables["audit"].columns]
+    # Above all earlier ones, and below those of another day.
+    seq = 1_000_000_000 + _micros(now) // 1_000
+    batch = list(calls(count // DAYS, now, days=1, seed=seq))
+    await rows.copy("recordings", columns, [tuple(row.values()) for row in batch])
+    await rows.copy("segments", of_objects, [each for row in batch for each in _objects(row)])
+    await rows.copy("audit", of_entries, [_entry(seq + place, row) for place, row in enumerate(batch)])
     await rows.close()
 
 

@@ -11,6 +11,8 @@ import asyncio
 import contextlib
 import json
 import random
+import resource
+import shutil
 import statistics
 import subprocess
 import sys
@@ -24,15 +26,26 @@ from pathlib import Path
 import aiohttp
 
 from benchmarks.common import ROOT, child, cpu_seconds, report, run
-from benchmarks.large_catalog import LARGEST, OPERATOR, SMALLEST, SWITCHBOARD, copy_objects, fill, make_tenants
+from benchmarks.large_catalog import (
+    LARGEST,
+    OPERATOR,
+    SMALLEST,
+    SWITCHBOARD,
+    copy_objects,
+    fill,
+    live_a_day,
+    make_tenants,
+)
 from vault.config import load_config
 from vault.model import HoldKind, Principal, RecordingState, Role
+from vault.ports.progress import Silent
 from vault.ports.recordings import RecordingQuery
 from vault.retention.policy import due_through
 from vault.services.holds.holds import HoldRequest
 from vault.storage.catalog import open_catalog
 from vault.wiring import SystemClock, open_vault
 from vault.wiring.adapters import catalog_place
+from vault.wiring.backup import open_backups
 
 _REPEATS = 5
 _LONG = 3.0
@@ -166,6 +179,26 @@ async def holds(acts, vault, config, arguments):
     await acts.time("list of holds", lambda: vault.catalog.holds(tenant=LARGEST))
 
 
+async def backups(acts, base, config, count, now):
+    """Back the catalog up whole, again when nothing has changed, and again after a day."""
+    destination = base / "backups"
+    shutil.rmtree(destination, ignore_errors=True)
+
+    async def back_up():
+        async with open_backups(config, str(destination), create=True) as opened:
+            return await opened.make(objects=False, progress=Silent())
+
+    for what in ("first", "nothing changed", "a day later"):
+        if what == "a day later":
+            await live_a_day(catalog_place(config), count, now=now + _DAY)
+        began, cpu = time.perf_counter(), time.process_time()
+        made = await back_up()
+        figures = {"cpu_ms": round(1000 * (time.process_time() - cpu)), "written": made.written_bytes}
+        acts.print(f"backup, {what}", [1000 * (time.perf_counter() - began)], kept=made.kept_bytes, **figures)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    acts.print("most memory so far", [], kib=peak)
+
+
 async def over_http(acts, config, token):
     """Ask a server for what monitors ask for."""
     port_file = config.parent / "port"
@@ -278,6 +311,7 @@ async def measure(base, server, arguments):
         await acts.time("dry run", vault.sweeper.preview)
         await trails(acts, vault.catalog)
         await holds(acts, vault, config, arguments)
+    await backups(acts, base, config, arguments.recordings, now)
     await over_http(acts, config_path, (base / "token").read_text())
 
 

@@ -14,7 +14,7 @@ from vault.errors import IntegrityError
 
 if TYPE_CHECKING:
     from vault.format.backup import BackupManifest
-    from vault.services.backup.making import Listed
+    from vault.services.backup.place import Listed
     from vault.services.backup.rebuild import PutBack
     from vault.services.backup.reconcile import Reconciled
 
@@ -59,18 +59,24 @@ async def create(
     no_objects: Annotated[
         bool, typer.Option("--no-objects", help="Leave the objects out, if their store is replicated by other means.")
     ] = False,
+    whole: Annotated[
+        bool, typer.Option("--whole", help="Write the whole catalog again, and use nothing of earlier backups.")
+    ] = False,
 ) -> None:
     """Make a backup; the server may run meanwhile.
 
-    Only objects that the destination lacks are copied. The backup exists only after the last step.
+    Only what the destination lacks is written: the rows of the catalog that changed since the newest backup, and new
+    objects. The backup exists only after the last step.
     """
     from vault.wiring.backup import open_backups  # noqa: PLC0415 - loads storage drivers; most commands need none
 
     with out.watch() as watch:
         async with open_backups(load_config(config), destination, create=True) as backups:
-            made = await backups.make(objects=not no_objects, progress=watch)
+            made = await backups.make(objects=not no_objects, whole=whole, progress=watch)
     document = {
         **_manifest_json(made.manifest),
+        "catalog_bytes_written": made.written_bytes,
+        "catalog_bytes_kept": made.kept_bytes,
         "objects_copied": made.copied_objects,
         "bytes_copied": made.copied_bytes,
         "shredded_meanwhile": made.gone,

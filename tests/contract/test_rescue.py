@@ -50,7 +50,9 @@ async def blank(tmp_path):
 
 async def dumped(catalog):
     async with catalog.snapshot() as snapshot:
-        return snapshot.schema_revision, [section async for section in snapshot.tables()]
+        return snapshot.schema_revision, [
+            section for name in snapshot.tables async for _, section in snapshot.rows(name)
+        ]
 
 
 async def stream(sections, *, fails_after=None):
@@ -84,21 +86,23 @@ async def test_a_dump_carries_every_row_of_every_table_through_its_bytes(catalog
 async def test_a_snapshot_sees_nothing_of_what_is_written_after_it_began(catalog):
     first = await sealed(catalog)
     async with catalog.snapshot() as snapshot:
-        before = [each async for each in snapshot.objects()]
+        tags = await snapshot.tags()
+        before = [each async for each in snapshot.rows("recordings")]
         await asyncio.wait_for(sealed(catalog), 5)
-        assert [each async for each in snapshot.objects()] == before
-        assert [each.recording for each in before] == [first.id]
+        assert [each async for each in snapshot.rows("recordings")] == before
+        assert await snapshot.tags() == tags
+        [(_, section)] = before
+        assert [dict(zip(section.columns, row, strict=True))["id"] for row in section.rows] == [rows.key(first.id)]
 
 
-async def test_the_objects_of_a_snapshot_are_those_of_what_is_not_shredded_in_order_of_tenant(catalog):
+async def test_the_objects_are_those_of_what_is_not_shredded_those_of_a_tenant_together(catalog):
     late, early = recording(tenant=OTHER), recording(tenant=ACME)
     for row in (late, early):
         await catalog.create_recording(row)
         await catalog.add_segments([segment(row, 0), segment(row, 1)], stored_bytes=2000)
     gone = await sealed(catalog)
     await certify(catalog, [certificate(gone)])
-    async with catalog.snapshot() as snapshot:
-        found = [each async for each in snapshot.objects()]
+    found = [each async for each in catalog.objects()]
     tenants = sorted([(ACME, early.id), (OTHER, late.id)])
     assert [(each.coordinate.cohort.tenant, each.recording) for each in found] == tenants
     assert [[item.name for item in each.objects] for each in found] == [
@@ -247,9 +251,10 @@ async def test_a_catalog_of_any_older_schema_is_dumped_as_it_is(tmp_path):
         opened = open_catalog(tmp_path / "old.db", clock=SteppingClock())
         async with opened.snapshot() as snapshot:
             assert snapshot.schema_revision == revision
-            sections = {each.table: each async for each in snapshot.tables()}
-            assert set(sections["recordings"].columns) == columns
-            [found] = [each async for each in snapshot.objects()]
+            [(_, section)] = [each async for each in snapshot.rows("recordings")]
+            assert set(section.columns) == columns
+            assert await snapshot.tags() is None
+            [found] = [each async for each in opened.objects()]
             assert (found.recording, found.coordinate, len(found.objects)) == (row.id, row.audio, 1)
         await opened.close()
 

@@ -33,7 +33,7 @@ from vault.keystore.root.file import FileRootKeys
 from vault.model import INDEX_LEAF, Coordinate, Part, Role
 from vault.ports.progress import Silent
 from vault.ports.recordings import RecordingQuery
-from vault.services.backup.making import BackupPlace
+from vault.services.backup.place import BackupPlace
 from vault.services.recordings.search import Wanted
 from vault.services.vault import Vault
 from vault.wiring import init_vault, open_vault

@@ -7,20 +7,23 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.vectors import generate
-from tests.vectors.make_backup import BACKUP, KEY, KEYRING, header, manifest, objects, tables
+from tests.vectors.make_backup import BACKUP, KEY, KEYRING, header, manifest, objects, ranges, shared, tables
 from vault.crypto.backup import open_manifest, open_part, seal_manifest, seal_part
 from vault.errors import FormatError, IntegrityError, Invalid, Tampered, Truncated
 from vault.format import codec
 from vault.format.backup import (
+    PageTags,
     PartHeader,
     TableRows,
     backup_began,
     check_backup,
     decode_manifest,
     decode_objects,
+    decode_ranges,
     decode_tables,
     encode_manifest,
     encode_objects,
+    encode_ranges,
     encode_tables,
 )
 from vault.ids import new_id
@@ -72,7 +75,9 @@ def test_every_cell_survives_and_keeps_its_type(rows):
 def test_contents_survive():
     assert list(decode_tables(encode_tables(tables()))) == tables()
     assert list(decode_objects(encode_objects(objects()))) == objects()
-    assert decode_manifest(encode_manifest(manifest(), bytes(32))) == (manifest(), bytes(32))
+    assert list(decode_ranges(encode_ranges(ranges()), shared().of_kind("catalog"))) == ranges()
+    for each in (manifest(), shared()):
+        assert decode_manifest(encode_manifest(each, bytes(32))) == (each, bytes(32))
 
 
 @pytest.mark.parametrize(
@@ -89,6 +94,36 @@ def test_other_tables_are_refused(value):
 def test_other_objects_are_refused(value):
     with pytest.raises(FormatError):
         decode_objects(codec.pack(value))
+
+
+DIGEST = b"d" * 32
+
+
+@pytest.mark.parametrize(
+    "value",
+    [1, [1], [["t", "", DIGEST, 0]], [["t", "", b"d", 0, 1]], [["t", "", DIGEST, -1, 1]], [["t", "a", DIGEST, 0, 1]],
+     [["t", "", DIGEST, 0, 0]], [["t", "", DIGEST, 0, 2]], [["t", "", DIGEST, 0, -1], ["t", "a", DIGEST, 0, 1]],
+     [["t", "", DIGEST, 0, 1], ["t", "", DIGEST, 0, 0]], [["t", "b", DIGEST, 0, 1], ["t", "a", DIGEST, 0, 0]]],
+)  # fmt: skip
+def test_other_ranges_are_refused(value):
+    with pytest.raises(FormatError):
+        decode_ranges(codec.pack(value), manifest().of_kind("catalog"))
+
+
+def test_the_tags_of_a_stretch_are_told_from_all_others():
+    pages = [("a", b"1"), ("b", b"2"), ("c", b"3")]
+    tags = PageTags(base=b"base", tags={"t": pages})
+    same = tags.digest("t", "b", "c")
+    assert PageTags(base=b"base", tags={"t": [("a", b"9"), ("b", b"2"), ("c", b"9")]}).digest("t", "b", "c") == same
+    others = [
+        PageTags(base=b"else", tags={"t": pages}).digest("t", "b", "c"),
+        PageTags(base=b"base", tags={"t": [("b", b"9")]}).digest("t", "b", "c"),
+        PageTags(base=b"base", tags={"t": [("b", b"2"), ("bb", b"2")]}).digest("t", "b", "c"),
+        tags.digest("t", "b", None),
+        tags.digest("t", "", "c"),
+        tags.digest("u", "b", "c"),
+    ]
+    assert len({same, *others}) == 1 + len(others)
 
 
 @settings(deadline=None)

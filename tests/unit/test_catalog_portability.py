@@ -78,7 +78,10 @@ async def test_migrations_lead_exactly_to_the_tables_the_code_uses(catalog):
 
     def structure(connection):
         rows = connection.execute(
-            sa.text("SELECT name, sql FROM sqlite_master WHERE tbl_name <> 'alembic_version' AND sql IS NOT NULL")
+            sa.text(
+                "SELECT name, sql FROM sqlite_master WHERE type IN ('table', 'index')"
+                " AND tbl_name <> 'alembic_version' AND sql IS NOT NULL"
+            )
         )
         return {name: re.sub(r"[\s\"]", "", sql) for name, sql in rows}
 

@@ -5,13 +5,17 @@ from tests.vectors.make_chunked import flipped
 from tests.vectors.make_segment import RECORDING, coordinate
 from vault.crypto.backup import seal_manifest, seal_part
 from vault.format.backup import (
+    SCHEMA,
+    SCHEMA_1,
     BackedObject,
     BackedRecording,
     BackupManifest,
     Part,
     PartHeader,
+    RowRange,
     TableRows,
     encode_objects,
+    encode_ranges,
     encode_tables,
 )
 from vault.model import DataKey
@@ -25,6 +29,7 @@ ABOUT = (
 KEY = DataKey(seed("backup key"))
 KEYRING = seed("keyring id", 16)
 BACKUP = "bak_01a21013adbb7533a86f3c25f96ea564"
+EARLIER = "bak_01a20b5af3bb7533a86f3c25f96ea564"
 SALT = seed("backup salt", 24)
 
 
@@ -70,8 +75,26 @@ def manifest(**changes):
         "parts": (Part(name=header().name, size=100, sha256=seed("part").hex()),),
         "pool_objects": 1,
         "pool_bytes": 700,
+        "schema": SCHEMA_1,
     }
     return BackupManifest(**(values | changes))
+
+
+def shared():
+    """Return a manifest with a part of an earlier backup."""
+    names = [header(index=2, backup=EARLIER).name, header().name, header("ranges").name]
+    parts = tuple(Part(name=name, size=100, sha256=seed(name).hex()) for name in names)
+    return manifest(schema=SCHEMA, parts=parts)
+
+
+def ranges():
+    """Return ranges over the catalog parts of that manifest."""
+    one, other = shared().of_kind("catalog")
+    return [
+        RowRange(table="recordings", start="", digest=seed("tags"), rows=5, parts=(one, other)),
+        RowRange(table="recordings", start="019a0c1", digest=seed("other tags"), rows=0, parts=()),
+        RowRange(table="settings", start="", digest=b"", rows=0, parts=()),
+    ]
 
 
 def part(name, outcome, sealed, *, expected=None, plaintext=None):
@@ -94,6 +117,8 @@ def cases():
     rows, listed = encode_tables(tables()), encode_objects(objects())
     sealed = seal_part(KEY, header(), rows, salt=SALT)
     whole = seal_manifest(KEY, manifest())
+    later = seal_manifest(KEY, shared())
+    stretches = encode_ranges(ranges())
     return [
         part("rows of a catalog", "ok", sealed, plaintext=rows),
         part(
@@ -114,5 +139,15 @@ def cases():
         stored("another epoch", "tampered", whole.replace(b'"keyring_epoch":7', b'"keyring_epoch":8')),
         stored("another hash", "tampered", whole.replace(seed("part").hex().encode(), seed("trap").hex().encode())),
         stored("not canonical", "format", whole.replace(b'"backup":', b' "backup":')),
+        part(
+            "ranges of the catalog",
+            "ok",
+            seal_part(KEY, header("ranges"), stretches, salt=SALT),
+            expected=header("ranges"),
+            plaintext=stretches,
+        ),
+        stored("a manifest with a part of an earlier backup", "ok", later),
+        stored("a part of an earlier backup in the first schema", "format", later.replace(b"backup/v2", b"backup/v1")),
+        stored("a part that is none", "format", later.replace(b"catalog-000002", b"catalog-00000x")),
         stored("a member too many", "format", whole[:-1] + b',"zebra":1}'),
     ]

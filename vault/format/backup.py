@@ -6,8 +6,10 @@ one backup: sealed parts and a manifest, which is written last. A backup without
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
+from bisect import bisect_left
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -22,7 +24,9 @@ from vault.ids import RecordingId, id_time
 from vault.model import Coordinate
 
 MAGIC: Final = b"CVB1"
-SCHEMA: Final = "callvault/backup/v1"
+SCHEMA: Final = "callvault/backup/v2"
+SCHEMA_1: Final = "callvault/backup/v1"
+"""Of backups whose parts all lie under their own prefix; it is no longer written."""
 POOL: Final = "pool/"
 SNAPSHOTS: Final = "snapshots/"
 PRUNING: Final = "pruning/"
@@ -31,10 +35,13 @@ STARTED: Final = "started"
 CATALOG: Final = "catalog"
 OBJECTS: Final = "objects"
 ISSUER: Final = "issuer"
+RANGES: Final = "ranges"
 
-_KINDS: Final = (CATALOG, OBJECTS, ISSUER)
+_KINDS: Final = (CATALOG, OBJECTS, ISSUER, RANGES)
 _BACKUP: Final = re.compile(r"bak_[0-9a-f]{32}")
+_PART: Final = re.compile(r"snapshots/(bak_[0-9a-f]{32})/(catalog|objects|issuer|ranges)-([0-9]{6,})")
 _SHA256: Final = re.compile(r"[0-9a-f]{64}")
+_DIGEST_BYTES: Final = 32
 _MAX_NUMBER: Final = (1 << 53) - 1
 _MAC: Final = "mac"
 
@@ -82,6 +89,15 @@ class PartHeader:
     def name(self) -> str:
         """The part's object name."""
         return f"{snapshot_prefix(self.backup)}{self.kind}-{self.index:06d}"
+
+    @classmethod
+    def named(cls, name: str, keyring: bytes) -> PartHeader:
+        """Return the header that the part of this name must have; FormatError."""
+        match = _PART.fullmatch(name)
+        if match is None:
+            raise FormatError("not the name of a backup's part")
+        backup, kind, index = match.groups()
+        return cls(backup=backup, keyring=keyring, kind=kind, index=int(index))
 
 
 def part_frame(header: PartHeader) -> tuple[bytes, bytes]:
@@ -243,9 +259,6 @@ def _number(value: Any) -> int:
     return value
 
 
-# -- the manifest ----------------------------------------------------------------------------------------------------
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Part:
     """One sealed part as the manifest lists it."""
@@ -256,10 +269,76 @@ class Part:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class RowRange:
+    """The rows of a table from the page `start` to where its next range starts, and the parts that have them.
+
+    `digest` is that of the pages' tags when the rows were read; it is empty if there are none to compare.
+    """
+
+    table: str
+    start: str
+    digest: bytes
+    rows: int
+    parts: tuple[Part, ...]
+
+
+def encode_ranges(ranges: Sequence[RowRange]) -> bytes:
+    """Return the plaintext of a ranges part: each range takes the next of the catalog parts."""
+    return codec.pack([[each.table, each.start, each.digest, each.rows, len(each.parts)] for each in ranges])
+
+
+def decode_ranges(data: bytes, parts: Sequence[Part]) -> Sequence[RowRange]:
+    """Return the ranges that `encode_ranges` wrote; `parts` are the manifest's catalog parts. FormatError."""
+    ranges: list[RowRange] = []
+    taken = 0
+    starts: dict[str, str] = {}
+    for item in _list(codec.unpack(data)):
+        match item:
+            case [str() as table, str() as start, bytes() as digest, int() as rows, int() as count]:
+                pass
+            case _:
+                raise FormatError("a range of a ranges part is [table, start, digest, rows, parts]")
+        # A table's first range starts with its first page, and each later one further on.
+        follows = start > starts[table] if table in starts else start == ""
+        if len(digest) not in (0, _DIGEST_BYTES) or not follows:
+            raise FormatError("the ranges of a ranges part do not follow each other")
+        starts[table] = start
+        chosen = tuple(parts[taken : taken + _number(count)])
+        taken += len(chosen)
+        if len(chosen) != count:
+            raise FormatError("a ranges part names more parts than there are")
+        ranges.append(RowRange(table=table, start=start, digest=digest, rows=_number(rows), parts=chosen))
+    if taken != len(parts):
+        raise FormatError("a ranges part names fewer parts than there are")
+    return ranges
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PageTags:
+    """The tags of the catalog's pages at one instant: of each table the pages and their tags, in order.
+
+    `base` is the tag of every page that is not among them. A page's rows have changed if its tag has.
+    """
+
+    base: bytes
+    tags: Mapping[str, Sequence[tuple[str, bytes]]]
+
+    def digest(self, table: str, start: str, end: str | None) -> bytes:
+        """Return what stands for the tags of the pages from `start` to before `end`, None for the last ones."""
+        pages = self.tags.get(table, ())
+        low = bisect_left(pages, (start,))
+        high = len(pages) if end is None else bisect_left(pages, (end,))
+        return hashlib.sha256(codec.pack([self.base, [list(each) for each in pages[low:high]]])).digest()
+
+
+# -- the manifest ----------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class BackupManifest:
     """The content of one backup. `pool_objects` and `pool_bytes` are None if objects were left out.
 
-    `counts` has the number of rows of each table.
+    `counts` has the number of rows of each table. A part may be one that an earlier backup wrote.
     """
 
     backup: str
@@ -273,11 +352,11 @@ class BackupManifest:
     parts: tuple[Part, ...]
     pool_objects: int | None
     pool_bytes: int | None
+    schema: str = SCHEMA
 
     def of_kind(self, kind: str) -> Sequence[Part]:
         """Return the parts of one kind in order."""
-        prefix = f"{snapshot_prefix(self.backup)}{kind}-"
-        return [part for part in self.parts if part.name.startswith(prefix)]
+        return [part for part in self.parts if part.name.rpartition("/")[2].startswith(f"{kind}-")]
 
 
 def manifest_body(manifest: BackupManifest) -> bytes:
@@ -305,7 +384,7 @@ def decode_manifest(data: bytes) -> tuple[BackupManifest, bytes]:
 
 def _document(manifest: BackupManifest) -> dict[str, Any]:
     return {
-        "schema": SCHEMA,
+        "schema": manifest.schema,
         "backup": manifest.backup,
         "keyring": manifest.keyring,
         "keyring_epoch": manifest.keyring_epoch,
@@ -320,7 +399,8 @@ def _document(manifest: BackupManifest) -> dict[str, Any]:
 
 
 def _from_document(document: Any) -> BackupManifest:
-    if document["schema"] != SCHEMA:
+    schema = document["schema"]
+    if schema not in (SCHEMA, SCHEMA_1):
         raise ValueError("another schema")
     objects, size = (None, None) if document["pool"] is None else map(_number, document["pool"])
     return BackupManifest(
@@ -332,14 +412,17 @@ def _from_document(document: Any) -> BackupManifest:
         software=document["software"],
         schema_revision=document["schema_revision"],
         counts={str(name): _number(count) for name, count in document["counts"].items()},
-        parts=tuple(_part(item, document["backup"]) for item in document["parts"]),
+        parts=tuple(_part(item, document["backup"] if schema == SCHEMA_1 else None) for item in document["parts"]),
         pool_objects=objects,
         pool_bytes=size,
+        schema=schema,
     )
 
 
-def _part(item: Any, backup: str) -> Part:
+def _part(item: Any, backup: str | None) -> Part:
+    """Return one part; with `backup` it has to be that one's own."""
     name, size, sha256 = item
-    if not name.startswith(snapshot_prefix(backup)) or not _SHA256.fullmatch(sha256):
+    found = _PART.fullmatch(name)
+    if not found or found[1] != (backup or found[1]) or not _SHA256.fullmatch(sha256):
         raise ValueError("not a part of this backup")
     return Part(name=name, size=_number(size), sha256=sha256)

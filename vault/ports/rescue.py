@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Collection, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import Protocol
 
-from vault.format.backup import BackedRecording, TableRows
+from vault.format.backup import BackedRecording, PageTags, TableRows
 from vault.ids import RecordingId
 from vault.model import AuditEvent, Recording, RecordingState, SegmentRef
 
@@ -29,22 +29,39 @@ class Schema(SchemaCheck, Protocol):
 
 
 class CatalogSnapshot(Protocol):
-    """The catalog as it was at one instant, independent of later writes."""
+    """The catalog as it was at one instant, independent of later writes.
+
+    `tables` are all of them; one comes after those that it refers to.
+    """
 
     schema_revision: str
+    tables: Sequence[str]
 
-    def tables(self) -> AsyncIterator[TableRows]:
-        """Yield all rows of all tables, some thousand at a time; a table comes after those that it refers to."""
+    async def tags(self, table: str | None = None, *, start: str = "", end: str | None = None) -> PageTags | None:
+        """Return the tags of all pages, or of one table's pages from `start` to before `end`.
 
-    def objects(self) -> AsyncIterator[BackedRecording]:
-        """Yield the recordings that have objects and are not shredded, in order of tenant and id."""
+        None if this schema does not keep them: everything may have changed. Only tables of `paged` have any.
+        """
+
+    @property
+    def paged(self) -> Collection[str]:
+        """The tables that grow with the vault, and are divided into pages."""
+
+    def rows(self, table: str, *, start: str = "", end: str | None = None) -> AsyncGenerator[tuple[str, TableRows]]:
+        """Yield the rows of the pages from `start` to before `end`, some hundred of one page at a time, in order."""
 
 
 class BackupRows(Protocol):
     """Reads the catalog for a backup."""
 
     def snapshot(self) -> AbstractAsyncContextManager[CatalogSnapshot]:
-        """Hold one snapshot open; writers do not wait for it."""
+        """Hold one snapshot open; writers do not wait for it, but their log grows until it is closed."""
+
+    def objects(self) -> AsyncIterator[BackedRecording]:
+        """Yield the recordings that have objects and are not shredded, those of one tenant after each other.
+
+        It is no snapshot: what changes meanwhile may be seen or not.
+        """
 
     async def recording_states(self, recordings: Sequence[RecordingId]) -> Mapping[RecordingId, RecordingState]:
         """Return the states of up to 1,000 recordings; those without a row are left out."""

@@ -20,7 +20,8 @@ from vault.keystore.keyring import Keyring
 from vault.ports.progress import Progress
 from vault.ports.time import Clock, Entropy
 from vault.services.backup.care import BackupCare, Pruned, Verification
-from vault.services.backup.making import BackupMaker, BackupPlace, BackupReport, Listed
+from vault.services.backup.making import BackupMaker, BackupReport
+from vault.services.backup.place import BackupPlace, Listed
 from vault.services.backup.rebuild import PutBack, put_back
 from vault.services.backup.reconcile import Reconciled
 from vault.services.surroundings import Surroundings
@@ -55,8 +56,11 @@ class Backups:
     keyring: Keyring
     place: BackupPlace
 
-    async def make(self, *, objects: bool, progress: Progress) -> BackupReport:
-        """Make a backup. With `objects` false it contains no objects: something else replicates their store."""
+    async def make(self, *, objects: bool, progress: Progress, whole: bool = False) -> BackupReport:
+        """Make a backup. With `objects` false it contains no objects: something else replicates their store.
+
+        With `whole` it needs no earlier backup.
+        """
         await in_thread(refuse_unusable, self.config, (Piece.CATALOG, Piece.OBJECTS))
         catalog = open_catalog(catalog_place(self.config), clock=self.surroundings.clock)
         async with AsyncExitStack() as stack:
@@ -81,6 +85,7 @@ class Backups:
                 keyring_epoch=self.keyring.epoch,
                 issuer=self.config.issuer_path.read_bytes() if self.config.issuer_path.exists() else None,
                 objects=objects,
+                whole=whole,
             )
 
     async def listed(self) -> Sequence[Listed]:

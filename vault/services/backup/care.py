@@ -12,7 +12,8 @@ from vault.format import backup as layout
 from vault.format.backup import BackedRecording, BackupManifest
 from vault.ids import TenantId, new_id
 from vault.ports.progress import Progress
-from vault.services.backup.making import UNFINISHED_FOR, BackupPlace
+from vault.services.backup.making import UNFINISHED_FOR
+from vault.services.backup.place import BackupPlace
 from vault.services.surroundings import Surroundings
 
 
@@ -64,6 +65,7 @@ class BackupCare:
                 counts[section.table] = counts.get(section.table, 0) + len(section.rows)
             if counts != dict(manifest.counts):
                 problems.append("the numbers of rows in the catalog dump differ from the manifest")
+            await self._place.ranges(manifest)
             await self._place.issuer(manifest)
         except IntegrityError as error:
             problems.append(error.message)
@@ -117,8 +119,9 @@ class BackupCare:
     async def prune(self, *, keep: timedelta) -> Pruned:
         """Remove backups older than `keep`, but never the newest, then the pool's objects that no backup lists.
 
-        Unavailable while a backup is being made. IntegrityError if a remaining backup cannot be read: its objects are
-        then unknown, and no object is removed. A crash leaves each backup complete or removed.
+        A part that a remaining backup names stays. Unavailable while a backup is being made. IntegrityError if a
+        remaining backup cannot be read: what it needs is then unknown, and nothing is removed. A crash leaves each
+        backup complete or removed.
         """
         now = self._clock.now()
         note = layout.PRUNING + new_id("bak", at=now, entropy=self._entropy)
@@ -131,8 +134,10 @@ class BackupCare:
     async def _prune(self, now: datetime, keep: timedelta) -> Pruned:
         snapshots = await self._place.snapshots()
         existing = [backup for backup, names in snapshots.items() if layout.MANIFEST in names]
+        # Without a manifest: what a crash left, one under way, or parts of a removed one that others need.
         unfinished = [backup for backup, names in snapshots.items() if layout.MANIFEST not in names]
-        if any(now - layout.backup_began(backup) < UNFINISHED_FOR for backup in unfinished):
+        begun = [backup for backup in unfinished if layout.STARTED in snapshots[backup]]
+        if any(now - layout.backup_began(backup) < UNFINISHED_FOR for backup in begun):
             raise Unavailable(
                 "a backup is being made at this destination; nothing was pruned",
                 hint="try again when it is done; the leftovers of a crashed backup are removed after a day",
@@ -140,10 +145,10 @@ class BackupCare:
         old = [backup for backup in existing[:-1] if now - layout.backup_began(backup) > keep]
         kept = [backup for backup in existing if backup not in old]
         # The remaining backups are read first: if one cannot be, nothing is removed.
-        listed = await self._listed(kept)
+        listed, needed = await self._listed(kept)
         self._progress.begin("snapshots", None)
         for backup in (*old, *unfinished):
-            await self._place.forget(backup)
+            await self._place.forget(backup, needed=needed)
         removed = locked = 0
         self._progress.begin("objects", None)
         unlisted = [info.name async for info in self._place.store.list(layout.POOL) if _short(info.name) not in listed]
@@ -153,14 +158,17 @@ class BackupCare:
             self._progress.advance(1)
         return Pruned(dropped=tuple(old), kept=tuple(kept), objects=removed, locked=locked)
 
-    async def _listed(self, backups: list[str]) -> set[bytes]:
-        """Return the short names of every object that any of the backups lists."""
+    async def _listed(self, backups: list[str]) -> tuple[set[bytes], set[str]]:
+        """Return the short names of every object that any of the backups lists, and the names of their parts."""
         listed: set[bytes] = set()
+        needed: set[str] = set()
         for backup in backups:
             self._progress.begin(backup, None)
-            async for recording in self._place.recordings(await self._place.manifest(backup)):
+            manifest = await self._place.manifest(backup)
+            needed |= {part.name for part in manifest.parts}
+            async for recording in self._place.recordings(manifest):
                 listed |= {_short(layout.pool_name(item.name)) for item in recording.objects}
-        return listed
+        return listed, needed
 
 
 def _short(name: str) -> bytes:

@@ -30,7 +30,7 @@ from vault.ports.progress import Progress
 from vault.ports.recordings import OpenRecordingRows, RecordingLookup
 from vault.ports.rescue import RescueRows
 from vault.ports.tenants import TenantRows
-from vault.services.backup.making import BackupPlace
+from vault.services.backup.place import BackupPlace
 from vault.services.ingest.open_rows import committed, own_tenant, rebuilt, stub_row
 from vault.services.keys import is_pinned
 from vault.services.recordings.dossiers import Coordinates

@@ -14,6 +14,7 @@ from typing import Final
 import sqlalchemy as sa
 
 from vault.format.names import MAX_PERIOD
+from vault.storage.catalog import tags
 from vault.storage.catalog.database import Database
 from vault.storage.catalog.tables import (
     IS_FINISHED,
@@ -186,6 +187,7 @@ def _clear(connection: sa.Connection, span: Span, rest: Collection[bytes]) -> in
         connection.exec_driver_sql(f"CREATE TABLE {moved} (LIKE segments)")
         chosen = sa.text(f"INSERT INTO {moved} SELECT * FROM {span.name} WHERE recording IN :kept")  # noqa: S608 - a name of ours
         connection.execute(chosen.bindparams(sa.bindparam("kept", expanding=True)), {"kept": sorted(kept)})
+    tags.touch(connection, "segments", span.name)
     connection.exec_driver_sql(f"DROP TABLE {span.name}")
     if kept:
         connection.exec_driver_sql(f"ALTER TABLE {moved} RENAME TO {span.name}")

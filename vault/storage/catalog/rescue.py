@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Collection, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from itertools import groupby
 from typing import Any
@@ -12,27 +12,45 @@ from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from vault.errors import Conflict, IntegrityError
-from vault.format.backup import BackedObject, BackedRecording, TableRows
+from vault.format.backup import BackedObject, BackedRecording, PageTags, TableRows
 from vault.format.names import object_below, recording_prefix
 from vault.ids import RecordingId, TenantId
 from vault.model import AuditEvent, Recording, RecordingState, SegmentRef
 from vault.storage.catalog import partitions, recording_sql, rows, schema
 from vault.storage.catalog.database import Database
 from vault.storage.catalog.recording_sql import count_moved
-from vault.storage.catalog.tables import metadata, recordings, segments
+from vault.storage.catalog.tables import metadata, page_tags, recordings, segments
+from vault.storage.catalog.tags import PAGED, are_kept
 from vault.storage.catalog.writer import Transaction, translate
 
-_PAGE = 2000
-_PAGES = {"certificate_batches": 32}
-"""A batch has half a megabyte."""
+_PAGE = 500
+_FEW = 32
+_HEAVY = ("certificate_batches", "shreds")
+"""Of these a row has half a megabyte and more."""
 _SETTINGS = "settings"
-_r = recordings.c
+_r, _t = recordings.c, page_tags.c
 # Columns that the first schema had too: a backup may be older than this code. Then digests are text, in hex.
 _objects = sa.table("segments", *map(sa.column, ("recording", "number", "attempt", "object_bytes", "sha256")))
 _o = _objects.c
+_BACKED = (_r.id, _r.tenant, _r.audio_period, _r.audio_generation, _r.audio_leaf, _r.retain_until, _r.retention_class)
+_ORDER = (_r.tenant, _r.started_at, _r.id)
+_LISTED = (
+    sa.select(*_BACKED, _r.started_at)
+    .where(_r.state != RecordingState.SHREDDED.value)
+    .order_by(*_ORDER)
+    .limit(sa.literal_column(str(_PAGE)))
+)
+_LISTED_AFTER = _LISTED.where(
+    sa.tuple_(*_ORDER)
+    > sa.tuple_(
+        sa.bindparam("tenant", type_=_r.tenant.type),
+        sa.bindparam("started", type_=_r.started_at.type),
+        sa.bindparam("key", type_=_r.id.type),
+    )
+)
 _OBJECTS = (
     sa.select(
-        *(_r.id, _r.tenant, _r.audio_period, _r.audio_generation, _r.audio_leaf, _r.retain_until, _r.retention_class),
+        *_BACKED,
         *(_o.number, _o.attempt, _o.object_bytes, _o.sha256),
     )
     .join(_objects, _o.recording == _r.id)
@@ -62,32 +80,61 @@ _INSERT_RECORDING = sa.insert(recordings)
 
 
 class SqlSnapshot:
-    """One read transaction."""
+    """One read transaction; `found` is the schema of the database."""
 
-    def __init__(self, connection: AsyncConnection, schema_revision: str, tables: Sequence[sa.Table]) -> None:
-        self._connection = connection
-        self._tables = tables
+    def __init__(self, connection: AsyncConnection, schema_revision: str, found: sa.MetaData, *, tagged: bool) -> None:
+        self.connection = connection
+        self._tables = {table.name: table for table in found.sorted_tables if table.name != page_tags.name}
+        self._tagged = tagged
         self.schema_revision = schema_revision
+        self.tables: Sequence[str] = tuple(self._tables)
 
-    async def tables(self) -> AsyncIterator[TableRows]:
-        """Yield pages of rows, tables in an order in which they can be inserted."""
-        for table in self._tables:
-            statement = sa.select(table).order_by(*table.primary_key.columns)
-            columns = tuple(column.name for column in table.columns)
-            async for page in _pages(self._connection, statement, _PAGES.get(table.name, _PAGE)):
-                yield TableRows(table=table.name, columns=columns, rows=[list(row) for row in page])
+    @property
+    def paged(self) -> Collection[str]:
+        """Return the tables that are divided into pages."""
+        return PAGED.keys() if self._tagged else ()
 
-    async def objects(self) -> AsyncIterator[BackedRecording]:
-        """Yield recordings with their objects; a recording split between two pages is joined."""
-        pending: list[sa.Row[Any]] = []
-        async for page in _pages(self._connection, _OBJECTS):
-            found = [*pending, *page]
-            last = found[-1].id
-            for _, of_one in groupby((row for row in found if row.id != last), key=lambda row: row.id):
-                yield _backed(list(of_one))
-            pending = [row for row in found if row.id == last]
-        if pending:
-            yield _backed(pending)
+    async def tags(self, table: str | None = None, *, start: str = "", end: str | None = None) -> PageTags | None:
+        """Return the tags, if the triggers that keep them are there."""
+        if not self._tagged:
+            return None
+        statement = sa.select(_t.of_table, _t.page, _t.tag).order_by(_t.of_table, _t.page)
+        if table is not None:
+            base = sa.and_(_t.of_table == "", _t.page == "")
+            statement = statement.where(sa.or_(base, sa.and_(_t.of_table == table, *_stretch(_t.page, start, end))))
+        tags: dict[str, list[tuple[str, bytes]]] = {}
+        for of_table, page, tag in (await self.connection.execute(statement)).all():
+            tags.setdefault(of_table, []).append((page, tag))
+        [(_, base_tag)] = tags.pop("")
+        return PageTags(base=base_tag, tags=tags)
+
+    async def rows(
+        self, table: str, *, start: str = "", end: str | None = None
+    ) -> AsyncGenerator[tuple[str, TableRows]]:
+        """Yield rows in the order of the key that their pages are of."""
+        found = self._tables[table]
+        columns = tuple(column.name for column in found.columns)
+        paging = PAGED.get(table) if self._tagged else None
+        statement = sa.select(found).order_by(*found.primary_key.columns)
+        at = 0
+        if paging is not None:
+            key = found.columns[paging.column]
+            others = [column for column in found.primary_key.columns if column is not key]
+            first, last = start and paging.first(start), None if end is None else paging.first(end)
+            statement = sa.select(found).where(*_stretch(key, first, last)).order_by(key, *others)
+            at = columns.index(paging.column)
+        size = _FEW if table in _HEAVY else _PAGE
+        async for some in _pages(self.connection, statement, size):
+            for page, of_one in groupby(some, key=lambda row: "" if paging is None else paging.of(row[at])):
+                yield page, TableRows(table=table, columns=columns, rows=[list(row) for row in of_one])
+
+
+def _stretch(column: sa.ColumnElement[Any], start: Any, end: Any) -> Iterator[sa.ColumnElement[bool]]:
+    """Yield the conditions of a stretch; one that starts with nothing has no beginning."""
+    if start:
+        yield column >= start
+    if end is not None:
+        yield column < end
 
 
 class RescueStore:
@@ -99,17 +146,47 @@ class RescueStore:
     async def snapshot(self) -> AsyncIterator[SqlSnapshot]:
         """Hold one read transaction open; Unavailable."""
         try:
+            schema.check_readable(await self._database.inspect(schema.current_revision))
             async with self._database.snapshot() as connection:
+                if connection.dialect.name == "postgresql":
+                    # A partition that is dropped vanishes from snapshots too; this comes before ours is taken.
+                    await connection.exec_driver_sql(f"LOCK TABLE {segments.name} IN ACCESS SHARE MODE")
                 revision = await connection.run_sync(schema.current_revision)
                 schema.check_readable(revision)
                 assert revision is not None
                 if not schema.is_current(revision):
                     await connection.run_sync(schema.check_whole)
                 # An older schema is read from the database; this code's own is known.
-                found = metadata if schema.is_current(revision) else await connection.run_sync(_reflect)
-                yield SqlSnapshot(connection, revision, found.sorted_tables)
+                current = schema.is_current(revision)
+                found = metadata if current else await connection.run_sync(_reflect)
+                tagged = current and await connection.run_sync(are_kept)
+                yield SqlSnapshot(connection, revision, found, tagged=tagged)
         except SQLAlchemyError as error:
             raise translate(error) from error
+
+    async def objects(self) -> AsyncIterator[BackedRecording]:
+        """Yield recordings with their objects, in pages that are each read by themselves."""
+        async with self.snapshot() as snapshot:
+            current = schema.is_current(snapshot.schema_revision)
+            if not current:
+                # Nobody writes to an older schema, and it may not have the index that the pages need.
+                async for each in _streamed(snapshot.connection):
+                    yield each
+        after: sa.Row[Any] | None = None
+        while current:
+            place = {} if after is None else {"tenant": after.tenant, "started": after.started_at, "key": after.id}
+            found = await self._database.fetch(_LISTED if after is None else _LISTED_AFTER, place)
+            if not found:
+                return
+            after = found[-1]
+            of_each: dict[bytes, list[sa.Row[Any]]] = {}
+            periods = [row.audio_period for row in found]
+            asked = {"keys": [row.id for row in found], "first_period": min(periods), "last_period": max(periods)}
+            for row in await self._database.fetch(recording_sql.SEGMENTS_OF, asked):
+                of_each.setdefault(row.recording, []).append(row)
+            for row in found:
+                if row.id in of_each:
+                    yield _backed(row, of_each[row.id])
 
     async def is_blank(self) -> bool:
         """Tell whether the database has no file or no schema."""
@@ -197,15 +274,28 @@ class RescueStore:
 
 
 async def _pages(
-    connection: AsyncConnection, statement: sa.Select[Any], size: int = _PAGE
+    connection: AsyncConnection, statement: sa.Select[Any], size: int
 ) -> AsyncIterator[Sequence[sa.Row[Any]]]:
     async with connection.stream(statement) as result:
         async for page in result.partitions(size):
             yield page
 
 
-def _backed(found: Sequence[sa.Row[Any]]) -> BackedRecording:
-    row = found[0]
+async def _streamed(connection: AsyncConnection) -> AsyncIterator[BackedRecording]:
+    """Yield recordings with their objects; a recording split between two pages is joined."""
+    pending: list[sa.Row[Any]] = []
+    async for page in _pages(connection, _OBJECTS, _PAGE):
+        found = [*pending, *page]
+        last = found[-1].id
+        for _, rows_of_one in groupby((row for row in found if row.id != last), key=lambda row: row.id):
+            of_one = list(rows_of_one)
+            yield _backed(of_one[0], of_one)
+        pending = [row for row in found if row.id == last]
+    if pending:
+        yield _backed(pending[0], pending)
+
+
+def _backed(row: sa.Row[Any], found: Sequence[sa.Row[Any]]) -> BackedRecording:
     recording = rows.recording_id(row.id)
     prefix = recording_prefix(TenantId(row.tenant), row.audio_period, recording)
     return BackedRecording(

@@ -11,6 +11,7 @@ import sqlalchemy as sa
 
 from vault.errors import ConfigError
 from vault.ports.progress import Progress
+from vault.storage.catalog import tags
 from vault.storage.catalog.writer import NO_CATALOG
 from vault.storage.migrations import pages
 
@@ -33,8 +34,12 @@ def _config(connection: sa.Connection | None = None) -> Config:
 
 def upgrade(connection: sa.Connection) -> None:
     """Run every migration the database lacks, inside the caller's transaction; ConfigError if it is newer."""
-    _check_known(current_revision(connection))
+    found = current_revision(connection)
+    _check_known(found)
+    if found is not None and not is_current(found):
+        tags.drop(connection)
     _run(connection, "head")
+    tags.ensure(connection)
 
 
 def upgrade_in_steps(connection: sa.Connection, progress: Progress) -> None:
@@ -45,6 +50,8 @@ def upgrade_in_steps(connection: sa.Connection, progress: Progress) -> None:
     """
     shown, done = "", 0
     while missing := _missing(current_revision(connection)):
+        # A step may make a table anew, and moves rows faster without.
+        tags.drop(connection)
         script = missing[0]
         paged = hasattr(script.module, "page")
         if script.revision != shown:
@@ -59,6 +66,8 @@ def upgrade_in_steps(connection: sa.Connection, progress: Progress) -> None:
             progress.advance(at.done - done)
             done = at.done
         connection.commit()
+    tags.ensure(connection)
+    connection.commit()
 
 
 def upgrade_to(connection: sa.Connection, revision: str) -> None:

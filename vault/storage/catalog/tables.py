@@ -345,6 +345,8 @@ certificate_tenants = sa.Table(
     sqlite_with_rowid=False,
 )
 
+sa.Index("ix_certificate_tenants_batch", certificate_tenants.c.batch)
+
 certificate_forms = sa.Table(
     "certificate_forms",
     metadata,
@@ -519,6 +521,16 @@ settings = sa.Table(
     metadata,
     sa.Column("name", sa.Text, primary_key=True),
     sa.Column("value", sa.Text, nullable=False),
+)
+
+# Of each page of the tables that grow; `vault.storage.catalog.tags` says what a page is. No backup has them.
+page_tags = sa.Table(
+    "page_tags",
+    metadata,
+    sa.Column("of_table", sa.Text, primary_key=True),
+    sa.Column("page", sa.Text().with_variant(sa.Text(collation="C"), "postgresql"), primary_key=True),
+    sa.Column("tag", sa.LargeBinary(16), nullable=False),
+    sqlite_with_rowid=False,
 )
 
 NOT_CHANGED = ~sa.exists().where(
