@@ -10,6 +10,7 @@ NAMES = (
     "live",
     "websocket",
     "shred",
+    "kept",
     "erasure",
     "keyring_size",
     "provider_ops",

@@ -12,9 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.helpers.certificates import ISSUER, final, provisional, recording, segments
-from vault.certificates.canonical import canonical_json, from_json
+from vault.certificates.canonical import canonical_json, from_json, stamp
 from vault.certificates.document import TYPE, DeletionCertificate, Issuer, Policy, Residual, verify_certificate
-from vault.certificates.template import Form, values_of
+from vault.certificates.template import Form, micros, values_of
 from vault.crypto.signing import sign_compact
 from vault.errors import VaultError
 from vault.model import CallFacts
@@ -71,6 +71,13 @@ def test_form_and_entry_give_back_what_the_rfc_8785_package_writes(
         shared = Form.of(changed, inherits=True)
         assert len(shared.entry(values_of(changed))) < len(entry)
         assert shared.document(shared.entry(values_of(changed)), form.texts(entry)) == document
+
+
+@given(at=st.datetimes(timezones=st.just(UTC)))
+def test_a_time_of_an_entry_is_written_as_certificates_write_it(at: datetime) -> None:
+    form = Form('"\nv"')
+    entry = form.entry({"c": bytes(16), "r": bytes(16), "v": micros(at)})
+    assert form.document(entry) == f'"{stamp(at)}"'.encode()
 
 
 @given(certificate=certificates())

@@ -26,7 +26,7 @@ import rfc8785
 
 from vault.certificates.attested import Subject
 from vault.certificates.batch import object_facts
-from vault.certificates.canonical import canonical_json, stamp
+from vault.certificates.canonical import canonical_json
 from vault.certificates.document import DeletionCertificate
 from vault.errors import FormatError, Invalid
 from vault.ids import id_bytes
@@ -43,11 +43,19 @@ _LEAVES, _COMMITMENTS = "012", "ABC"
 
 
 @lru_cache(maxsize=1024)
-def _time(micros: int) -> str:
+def _day(days: int) -> str:
     try:
-        return stamp(_EPOCH + timedelta(microseconds=micros))
+        return (_EPOCH + timedelta(days=days)).date().isoformat()
     except OverflowError:
         raise FormatError("a certificate's entry has a time that no calendar has") from None
+
+
+def _time(micros: int) -> str:
+    # As `stamp`, several times faster: a sweep writes millions, of a few days.
+    seconds, fraction = divmod(micros, 1_000_000)
+    days, rest = divmod(seconds, 86_400)
+    minutes, second = divmod(rest, 60)
+    return f"{_day(days)}T{minutes // 60:02}:{minutes % 60:02}:{second:02}.{fraction:06}Z"
 
 
 def micros(instant: datetime) -> int:
