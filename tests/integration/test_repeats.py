@@ -88,6 +88,18 @@ async def test_a_key_is_the_tokens_own_and_is_checked(app):
         assert "Idempotency-Replayed" not in found.headers
 
 
+async def test_a_refused_sender_claims_no_key_and_learns_nothing_from_a_malformed_one(app, monkeypatch):
+    monkeypatch.setattr(app.vault.repeats, "claim", None)
+    for headers in (key(), {"Idempotency-Key": '"'}):
+        for who, status in ((None, 401), (Role.RECORDER, 403), (Role.AUDITOR, 403)):
+            before = await app.denials()
+            answer = await app.ask("POST", "/v1/tokens", who, body={"nonsense": 1}, headers=headers)
+            assert answer.status == status, (who, headers, answer.body)
+            assert await app.denials() == before + (who is not None)
+        theirs = await app.ask("POST", f"/v1/tenants/{TENANTS[1]}/offboard", Role.DPO, body={}, headers=headers)
+        assert (theirs.status, theirs.problem) == (404, "not_found")
+
+
 async def test_while_the_first_is_under_way_a_repeat_waits_and_then_gets_its_answer(app, monkeypatch):
     recording = await app.upload("call", sound(500))
     headers, body = key(), app.hold_body(recording)

@@ -51,8 +51,9 @@ async def once(request: web.Request, handler: Handler) -> web.StreamResponse:
     told = request.headers.get(HEADER)
     if told is None or place not in _KEYED:
         return await _honestly(request, handler, Effects())
+    # First, so that a refused sender learns nothing from its key or its body, and has nothing written for it.
+    actor = (await _KEYED[place].let_in(request)).actor
     key = checked_key(told)
-    actor = await principal(request)
     repeats = request.app[VAULT].repeats
     asked = f"{request.method} {request.path_qs}\n".encode() + await whole_body(request)
     keyed, ours = await repeats.claim(actor.token_id, key, asked)

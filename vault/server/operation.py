@@ -185,8 +185,7 @@ class Operation:
 
     async def serve(self, request: web.Request) -> web.StreamResponse:
         """Let the sender in, read what the request names and takes, carry it out, and answer as is declared."""
-        assert self.act is not None
-        let_in = await admitted(request, *filter(None, (self.narrower, self.act)))
+        let_in = await self.let_in(request)
         given: list[Any] = [let_in]
         if self.of is not None:
             given.append(await self.of(let_in))
@@ -195,6 +194,11 @@ class Operation:
         elif self.query is not None:
             given.append(read_query(request, self.query))
         return await self.answer(request, await self.handler(*given))
+
+    async def let_in(self, request: web.Request) -> Admitted:
+        """Return the request once its sender may do this; raises for anybody else."""
+        assert self.act is not None
+        return await admitted(request, *filter(None, (self.narrower, self.act)))
 
     async def answer(self, request: web.Request, made: Any) -> web.StreamResponse:
         """Return the first answer declared with this document, or without one; a response is the answer itself."""
