@@ -12,6 +12,7 @@ from datetime import datetime, timedelta
 
 import aiohttp
 import pytest
+import sqlalchemy as sa
 
 from tests.helpers import approvals
 from tests.helpers.app import PCMU, PURPOSE, App, app, running, sound
@@ -277,6 +278,37 @@ async def test_a_sweeper_that_meets_a_contradiction_stops_and_leaves_the_vault_r
 
 
 # -- races --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("place", [0, -1])
+async def test_a_certificate_that_changed_in_the_catalog_keeps_no_other_from_becoming_final(app, place, caplog):
+    """Whether the damage is in the head of its batch, of which nothing can be read then, or in its own values."""
+
+    async def damage(bit):
+        """Flip a bit of the first batch."""
+        async with app.vault.catalog._database.engine.begin() as connection:
+            [(batch, entries)] = await connection.execute(
+                sa.text("SELECT id, entries FROM certificate_batches LIMIT 1")
+            )
+            entries = bytearray(entries)
+            entries[place] ^= bit
+            change = sa.text("UPDATE certificate_batches SET entries = :entries WHERE id = :batch")
+            await connection.execute(change, {"entries": bytes(entries), "batch": batch})
+
+    damaged = await app.upload("damaged", AUDIO)
+    app.clock.advance(days=12)
+    assert (await app.sweep())["shredded"] == 1
+    await damage(1)
+    for number in range(2):
+        await app.upload(f"sound-{number}", AUDIO)
+    app.clock.advance(days=12)
+    assert (await app.sweep())["shredded"] == 2
+    report = await app.certified()
+    assert (report["objects_deleted_for"], report["waiting_for_deletion"]) == (2, 1)
+    assert damaged in str([getattr(each, "fields", "") for each in caplog.records])
+    await damage(1)  # put right, from a backup
+    report = await app.sweep()
+    assert (report["objects_deleted_for"], report["waiting_for_deletion"]) == (1, 0)
 
 
 async def test_a_hold_against_a_sweep_is_answered_held_and_kept_or_too_late_and_certified(app):

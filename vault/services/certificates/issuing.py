@@ -5,10 +5,11 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from functools import partial
 from typing import NamedTuple, Protocol, TypeAlias
 
 from vault.certificates.batch import (
@@ -22,7 +23,7 @@ from vault.certificates.document import (
     subject,
 )
 from vault.certificates.template import Form, micros, provisional_values, values_of
-from vault.errors import NotFound, Unavailable, VaultError
+from vault.errors import IntegrityError, NotFound, Unavailable, VaultError
 from vault.format.names import recording_prefix
 from vault.ids import CertificateId, RecordingId, new_ids
 from vault.model import (
@@ -282,12 +283,34 @@ class Certifier:
     async def _confirm_metadata(self, progress: _Progress) -> None:
         after: RecordingId | None = None
         while page := await self._catalog.unconfirmed_metadata(after=after, limit=_PAGE):
-            current = await self._named([row.metadata_certificate_id for row in page])
-            of_rows = {row.id: row for row in page}
-            for certificate, opened in zip(current, await self._certificates.opened(current), strict=True):
-                self._conclude(_modern(opened, of_rows[certificate.recording], ()), (), progress)
+            await self._conclude_readable(page, partial(self._conclude_metadata, progress=progress))
             await self._count_and_finish(len(page), progress)
             after = page[-1].id
+
+    async def _conclude_metadata(self, page: Sequence[Recording], progress: _Progress) -> None:
+        current = await self._named([row.metadata_certificate_id for row in page])
+        of_rows = {row.id: row for row in page}
+        ready = [
+            _modern(opened, of_rows[certificate.recording], ())
+            for certificate, opened in zip(current, await self._certificates.opened(current), strict=True)
+        ]
+        for opened in ready:
+            self._conclude(opened, (), progress)
+
+    async def _conclude_readable(
+        self, page: Sequence[Recording], conclude: Callable[[Sequence[Recording]], Awaitable[None]]
+    ) -> None:
+        """Conclude a page, or nothing of it if `conclude` raises; a certificate that changed keeps back only itself."""
+        try:
+            await conclude(page)
+        except (IntegrityError, NotFound) as error:
+            if len(page) == 1:
+                fields = {"recording": page[0].id, "why": error.message}
+                logger.critical("a certificate changed in the catalog; it gets no final one", extra={"fields": fields})
+                return
+            middle = len(page) // 2
+            await self._conclude_readable(page[:middle], conclude)
+            await self._conclude_readable(page[middle:], conclude)
 
     async def _count_and_finish(self, looked_at: int, progress: _Progress) -> None:
         progress.done += len(progress.absent)
@@ -309,7 +332,8 @@ class Certifier:
                 failures.append(outcome)
             elif all(deletion.absent for deletion in outcome):
                 absent[row.id] = outcome
-        await self._conclude_ripe([row for row in page if row.id in absent], absent, progress)
+        gone = [row for row in page if row.id in absent]
+        await self._conclude_readable(gone, partial(self._conclude_ripe, absent=absent, progress=progress))
         return failures
 
     async def _conclude_ripe(
@@ -333,8 +357,11 @@ class Certifier:
         ]
         objects = await self._catalog.segments_of([row.id for row in ripe if current[row.id].place is None])
         documents = await self._certificates.opened([current[row.id] for row in ripe])
-        for row, opened in zip(ripe, documents, strict=True):
-            self._conclude(_modern(opened, row, objects.get(row.id, ())), absent[row.id], progress)
+        ready = [
+            (row.id, _modern(opened, row, objects.get(row.id, ()))) for row, opened in zip(ripe, documents, strict=True)
+        ]
+        for recording, opened in ready:
+            self._conclude(opened, absent[recording], progress)
 
     async def _delete_below(self, places: Mapping[str, Sequence[str]]) -> Mapping[str, Sequence[Deletion] | VaultError]:
         """Delete the objects below each place; where the label of an ended hold keeps one, remove it and try again."""
