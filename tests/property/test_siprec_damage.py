@@ -30,11 +30,11 @@ def test_only_a_refusal_comes_out_of_a_damaged_document(name):
     assert most < 16 << 20
 
 
-@pytest.mark.parametrize("seed", range(200))
-def test_only_a_refusal_comes_out_of_a_damaged_body_of_parts(seed):
+def test_only_a_refusal_comes_out_of_a_damaged_body_of_parts():
     body = [b"--b\r\n", b"Content-Type: application/sdp\r\n", b"\r\n", b"v=0\r\n", b"--b\r\n"]
     body += [b"Content-Type: application/rs-metadata+xml\r\n", b"\r\n", document("cube"), b"\r\n--b--\r\n"]
-    pieces = mutated(body, seed)
-    damaged = b"".join(each.encode(errors="replace") if isinstance(each, str) else each for each in pieces)
-    with contextlib.suppress(Invalid):
-        siprec.facts(siprec.parse(siprec.part_of("multipart/mixed; boundary=b", damaged)))
+    for seed in range(200):
+        pieces = mutated(body, seed)
+        damaged = b"".join(each.encode(errors="replace") if isinstance(each, str) else each for each in pieces)
+        with contextlib.suppress(Invalid):
+            siprec.facts(siprec.parse(siprec.part_of("multipart/mixed; boundary=b", damaged)))

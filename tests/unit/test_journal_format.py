@@ -54,13 +54,13 @@ def test_a_header_is_64_bytes_and_decodes_to_itself():
     assert decode_header(data + b"records") == HEADER
 
 
-@pytest.mark.parametrize("spot", range(64))
-def test_a_header_torn_or_changed_anywhere_is_recognised(spot):
+def test_a_header_torn_or_changed_anywhere_is_recognised():
     data = encode_header(HEADER)
-    with pytest.raises(Truncated):
-        decode_header(data[:spot])
-    with pytest.raises(Truncated):
-        decode_header(data[:spot] + bytes([data[spot] ^ 0x80]) + data[spot + 1 :])
+    for spot in range(64):
+        with pytest.raises(Truncated):
+            decode_header(data[:spot])
+        with pytest.raises(Truncated):
+            decode_header(data[:spot] + bytes([data[spot] ^ 0x80]) + data[spot + 1 :])
 
 
 @pytest.mark.parametrize(
