@@ -47,7 +47,7 @@ from vault.services.surroundings import Surroundings
 from vault.threads import in_thread
 
 _PAGE = 500
-_DELETED_AT_ONCE = 1000
+_DELETED_AT_ONCE = 500
 """Recordings whose objects are deleted, and which get their final certificates, together: what is synced is shared."""
 _UNLABEL_CONCURRENCY = 24
 """Recordings at a time: an S3 client has 32 connections, and calls under way need some of them."""

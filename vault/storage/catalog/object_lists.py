@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Collection, Mapping, Sequence
 from itertools import groupby
 
@@ -15,6 +16,7 @@ from vault.storage.catalog.database import Database
 from vault.storage.catalog.tables import object_lists, recordings, segments, sweep_floor
 from vault.storage.catalog.writer import Transaction
 
+_PACKED_AT_ONCE = 20
 _r, _l, _s = recordings.c, object_lists.c, segments.c
 _KEYS: sa.BindParameter[Sequence[bytes]] = sa.bindparam("keys", expanding=True)
 _LISTS = (
@@ -60,7 +62,9 @@ async def fold(transaction: Transaction, keys: Sequence[bytes]) -> None:
     periods = {row.audio_period for row in found.values()}
     lists = []
     objects = await transaction.fetch(recording_sql.SEGMENTS_OF, {"keys": [*found], **_stretch(periods)})
-    for key, of_one in groupby(objects, key=lambda row: row.recording):
+    for number, (key, of_one) in enumerate(groupby(objects, key=lambda row: row.recording)):
+        if not number % _PACKED_AT_ONCE:
+            await asyncio.sleep(0)  # calls and probes have their turn
         place = rows.recording_id(key), TenantId(found[key].tenant), found[key].audio_period
         packed = pack_objects(*place, [rows.to_segment(row) for row in of_one])
         if packed is not None:
