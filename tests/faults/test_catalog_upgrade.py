@@ -3,7 +3,6 @@
 import asyncio
 import shutil
 import signal
-import subprocess
 import sys
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -176,31 +175,64 @@ import asyncio, sys
 from pathlib import Path
 from tests.helpers.catalogs import SteppingClock
 from vault.storage.catalog import open_catalog, schema
+from vault.storage.postgres import PostgresSettings
+
+class Told:
+    def begin(self, step, total):
+        print(step, flush=True)
+
+    def advance(self, count):
+        print(count, flush=True)
+
 for script in schema._scripts().walk_revisions():
     script.module._PAGE = 40
-asyncio.run(open_catalog(Path(sys.argv[1]), clock=SteppingClock()).upgrade())
+place = sys.argv[1]
+place = PostgresSettings(url=place) if place.startswith("postgresql:") else Path(place)
+asyncio.run(open_catalog(place, clock=SteppingClock()).upgrade(Told()))
 """
+
+
+async def killed_again_and_again(place):
+    """Upgrade in processes that are killed after more and more of what they tell; return how many were."""
+    kills = 0
+    while True:
+        text = str(place) if isinstance(place, Path) else place.url
+        process = await asyncio.create_subprocess_exec(
+            sys.executable, "-c", _UPGRADE, text, stdout=asyncio.subprocess.PIPE
+        )
+        told = 0
+        while told < 3 * (kills + 1) and await process.stdout.readline():
+            told += 1
+        if told == 3 * (kills + 1):
+            process.kill()
+        await process.stdout.read()
+        code = await process.wait()
+        if code == 0:
+            return kills
+        assert code == -signal.SIGKILL
+        kills += 1
 
 
 @pytest.mark.skipif(not SOAK, reason="a soak: each kill takes a process")
 async def test_an_upgrade_killed_again_and_again_ends_in_the_same_schema_and_rows(tmp_path):
-    older, whole, path = (tmp_path / name for name in ("older.db", "whole.db", "killed.db"))
-    with transaction(older) as connection:
-        fill(connection, "0028", 4000)
-    for copy in (whole, path):
-        shutil.copyfile(older, copy)
+    whole, path = (tmp_path / name for name in ("whole.db", "killed.db"))
+    with transaction(path) as connection:
+        fill(connection, "0028", 1000)
+    shutil.copyfile(path, whole)
     await upgraded(whole)
-    kills = 0
-    while True:
-        process = subprocess.Popen([sys.executable, "-c", _UPGRADE, str(path)])
-        try:
-            code = await asyncio.to_thread(process.wait, 1.0 + 0.2 * kills)
-        except subprocess.TimeoutExpired:
-            process.send_signal(signal.SIGKILL)
-            process.wait()
-            kills += 1
-            continue
-        assert code == 0
-        break
-    assert kills > 0
+    assert await killed_again_and_again(path) > 2
     assert await contents(path) == await contents(whole)
+
+
+@pytest.mark.skipif(not SOAK, reason="a soak: each kill takes a process")
+@pytest.mark.xdist_group("postgres")
+async def test_an_upgrade_on_postgresql_killed_again_and_again_ends_in_the_same_schema_and_rows(postgres):
+    older = await postgres.new_database()
+    source = engines(PostgresSettings(url=postgres.url(older)))
+    async with source.writing.begin() as connection:
+        await connection.run_sync(fill, "0028", 1000)
+    await source.writing.dispose()
+    whole, killed = [PostgresSettings(url=postgres.url(await postgres.new_database(template=older))) for _ in range(2)]
+    await upgraded(whole)
+    assert await killed_again_and_again(killed) > 2
+    assert await contents(killed) == await contents(whole)

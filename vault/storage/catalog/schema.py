@@ -57,7 +57,7 @@ def upgrade_in_steps(connection: sa.Connection, progress: Progress) -> None:
         if script.revision != shown:
             shown, done = script.revision, pages.position(connection, script.revision).done if paged else 0
             total = script.module.count(connection) if paged else None
-            progress.begin(f"{script.revision}, {len(missing)} to go: {script.doc}", total)
+            progress.begin(f"schema {script.revision}, {len(missing)} to go", total)
             progress.advance(done)
         at = pages.move(connection, script.revision, script.module.page) if paged else None
         if at is None:
