@@ -279,6 +279,39 @@ async def test_a_backup_that_fails_or_is_killed_anywhere_leaves_the_earlier_ones
     await history.check()
 
 
+async def test_prune_leaves_the_parts_of_a_dropped_backup_that_a_kept_one_names(catalog):
+    history = History(catalog, 6)
+    for _ in range(6):
+        await history.call()
+    first = await history.back_up()
+    await history.call()
+    second = await history.back_up()
+    shared = {part.name for part in first.manifest.parts} & {part.name for part in second.manifest.parts}
+    assert shared
+    await history.prune(timedelta(0))
+    assert history.made.keys() == {second.manifest.backup}
+    await history.check()
+
+
+async def test_a_range_that_changed_after_it_was_read_is_read_again_in_the_last_snapshot(catalog, monkeypatch):
+    monkeypatch.setattr(catalog_parts, "_FEW", 10_000)
+    history = History(catalog, 7)
+    for _ in range(6):
+        await history.call()
+
+    async def meanwhile():
+        if history.store.puts > 5:
+            history.store.meanwhile = None
+            row = (await history.some("recordings", 1))[0]
+            await catalog.shred_uncertified([RecordingId(f"rec_{row.id.hex()}")], reason="meanwhile")
+            await sealed(catalog, id=RecordingId(f"rec_{row.id.hex()[:12]}7{history.random.getrandbits(76):019x}"))
+
+    history.store.meanwhile = meanwhile
+    await history.back_up()
+    assert history.store.meanwhile is None
+    await history.check()
+
+
 async def test_what_is_missing_or_of_another_key_is_written_again(catalog):
     history = History(catalog, 3)
     for _ in range(6):
