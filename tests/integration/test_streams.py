@@ -15,6 +15,7 @@ from vault.errors import ConfigError
 from vault.model import Role
 from vault.protocol.live.streams import AudioSocket
 from vault.server.ingest import tcp
+from vault.services.ingest import call_notes
 
 __all__ = ["app"]
 
@@ -208,6 +209,15 @@ async def test_a_recorder_of_tiny_frames_leaves_turns_to_everybody_else(app, mon
     turning.cancel()
     assert sum(taken.values()) > 100_000
     assert max(taken.values()) < 2 << 13
+
+
+async def test_a_call_with_too_many_notes_says_so_once_and_looks_at_no_further_one(app, monkeypatch, caplog):
+    monkeypatch.setattr(call_notes, "_MOST_NOTES", 3)
+    assert (await app.ask("PUT", f"/v1/tenants/{TENANT}", Role.OPERATOR, body={"keep_dtmf": True})).status == 200
+    async with listening(app, audiosocket=listener(app)) as ports:
+        await send(ports["audiosocket"], UUID_FRAME, audio(b"tone"), frame(0x03, b"5") * 50)
+    assert await finished(app, CALL) == ("sealed", b"tone")
+    assert [each.message for each in caplog.records].count("a call has too many notes") == 1
 
 
 async def test_what_arrives_after_a_stream_was_given_up_is_ignored():

@@ -196,7 +196,8 @@ class Status:
         """Return for each of CHECKS why no new recording should begin here, or None, and how many seconds old that is.
 
         Neither the catalog nor a disk is asked: `run` looks at them every second, and what then hangs is told within
-        three. Before the first look this waits for them, at most half a second.
+        three. Whether the catalog takes writes is what `Presence` saw at its latest beat. Before the first look this
+        waits for them, at most half a second.
         """
         found: dict[str, VaultError | None] = dict.fromkeys(CHECKS)
         if self._ingest.draining:

@@ -351,8 +351,11 @@ class Notes:
     # -- rows ---------------------------------------------------------------------------------------------------
 
     async def _remember(self, session: IngestSession, note: Note) -> None:
+        if session.notes_full:
+            return
         async with _noting(session):
             if sum(not isinstance(each, Pause) for each in session.keeping.notes) >= _MOST_NOTES:
+                session.notes_full = True
                 logger.warning("a call has too many notes", extra={"fields": {"recording": session.recording.id}})
                 return
             session.note(note)

@@ -198,6 +198,8 @@ class IngestSession:
     """Late facts that are not in the row yet, because the catalog did not answer."""
     untold: list[AuditEvent] = field(default_factory=list, init=False)
     """Audit events to write with the next note."""
+    notes_full: bool = field(default=False, init=False)
+    """Whether it has as many notes as it may have."""
     _unwritten: set[int] = field(default_factory=set, init=False)
     """Numbers of the notes that are not in the catalog yet."""
 

@@ -14,7 +14,7 @@ import sqlalchemy as sa
 
 from vault.certificates.attested import EXPIRED, POLICY_VERSION, PartKey, Policy, StoredObject, Subject
 from vault.certificates.batch import pack_entries, unpack_entries
-from vault.errors import Invalid
+from vault.errors import FormatError, Invalid
 from vault.format.names import SegmentName, object_below, parse_name, recording_prefix
 from vault.ids import CertificateId, RecordingId, TenantId, id_bytes
 from vault.model import (
@@ -287,12 +287,13 @@ def from_batch(batch: CertificateBatch, entries: BatchEntries) -> Values:
 
 
 def to_entries(row: sa.Row[Any]) -> BatchEntries:
-    """Return the entries of a batch's row."""
+    """Return the entries of a batch's row; FormatError, which names the batch."""
+    try:
+        entries = unpack_entries(row.entries)
+    except FormatError as error:
+        raise FormatError(f"the entries of {row.id} changed after they were stored ({error.message})") from error
     return BatchEntries(
-        batch=row.id,
-        issued_at=moment(row.issued_at),
-        status=CertificateStatus(row.status),
-        entries=unpack_entries(row.entries),
+        batch=row.id, issued_at=moment(row.issued_at), status=CertificateStatus(row.status), entries=entries
     )
 
 
