@@ -1,4 +1,4 @@
-"""Writes one log line for each refused request, without call keys, numbers or names; a flood is counted.
+"""Writes the log lines of refused requests, on every listener, without call keys, numbers or names; counts a flood.
 
 A kind is a dialect, a problem and the tenant that a credential named. The first few refusals of a kind in a window are
 written. When the window ends, one line has the number of the others.

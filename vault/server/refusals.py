@@ -1,4 +1,4 @@
-"""Logs why a request was refused: with its tenant and its dialect, without call keys, numbers or names."""
+"""Collects why an HTTP request is refused, and passes that to the log of refusals once the status is known."""
 
 from __future__ import annotations
 

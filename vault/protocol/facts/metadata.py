@@ -17,7 +17,7 @@ from vault.model import CallFacts
 from vault.protocol.facts.stated import MAX_FACT, Reading, Unusable
 from vault.protocol.live.events import Dtmf
 
-# -- json text ----------------------------------------------------------------------------------------------------
+# -- JSON objects, with repeated members noted ----------------------------------------------------------------------
 
 
 class NotJson(ValueError):
@@ -91,7 +91,7 @@ def first_of_each(pairs: Iterable[tuple[str, Any]]) -> Members:
 _CONSTANT: Final = object()
 
 
-# -- metadata -----------------------------------------------------------------------------------------------------
+# -- call keys and facts from JSON or an address --------------------------------------------------------------------
 
 MAX_TEXT: Final = 1 << 18
 """How many characters of JSON a recorder may send in one message."""

@@ -19,7 +19,7 @@ from vault.errors import Invalid
 from vault.model import CallFacts
 from vault.protocol.facts.stated import cut
 
-# -- safe xml -----------------------------------------------------------------------------------------------------
+# -- XML without document types and entities ------------------------------------------------------------------------
 
 
 class Walker(Protocol):
@@ -60,7 +60,7 @@ def _refuse(*_: object) -> None:
     raise Defused
 
 
-# -- siprec -------------------------------------------------------------------------------------------------------
+# -- the metadata of a recording session ----------------------------------------------------------------------------
 
 MAX_BYTES: Final = 256 << 10
 _MOST_ELEMENTS: Final = 4_000

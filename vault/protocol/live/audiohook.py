@@ -23,7 +23,7 @@ from vault.model import CallFacts, Codec, Container, Media
 from vault.protocol.facts.stated import Reading, cut
 from vault.protocol.live.events import Audio, Breakage, Broken, Dtmf, Ended, Event, Gap, Paused, Resumed, Say, Started
 
-# -- http signatures ----------------------------------------------------------------------------------------------
+# -- the signature of the upgrade (RFC 9421) ------------------------------------------------------------------------
 # HTTP message signatures (RFC 9421) as AudioHook clients make them: an HMAC-SHA256 over fields of a request.
 #
 # Of RFC 9421: sections 2.1, 2.2.3, 2.2.5, 2.3, 2.5, 3.3.3 and 4, without component parameters and with one signature.
@@ -163,7 +163,7 @@ def _refused() -> Unauthenticated:
     )
 
 
-# -- audiohook ----------------------------------------------------------------------------------------------------
+# -- the machine of a session ---------------------------------------------------------------------------------------
 
 _PAUSED: Final = '"paused"'
 _RATE: Final = 8_000

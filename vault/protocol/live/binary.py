@@ -27,7 +27,7 @@ from vault.protocol.facts.metadata import (
 from vault.protocol.facts.stated import Unusable
 from vault.protocol.live.events import Audio, Breakage, Broken, Ended, Event, Handshake, Say, Started
 
-# -- binary -------------------------------------------------------------------------------------------------------
+# -- what these protocols share -------------------------------------------------------------------------------------
 
 _CLEAN_CLOSES: Final = frozenset({1000, 1005, 0})
 """RFC 6455 section 7.4.1: a normal closure, or a close without a code, which some libraries report as 0."""
@@ -161,7 +161,7 @@ TEXT_FIRST: Final[Transitions] = {
 """A text describes the call, then samples and further texts come in any order; the close is the end."""
 
 
-# -- asterisk -----------------------------------------------------------------------------------------------------
+# -- Asterisk's chan_websocket --------------------------------------------------------------------------------------
 # Asterisk's WebSocket channel driver, with control messages in plain text and in JSON.
 #
 # After `channels/chan_websocket.c` of Asterisk 20.16, 21.11, 22.6 and 23.0, and docs.asterisk.org, "WebSocket". Media
@@ -223,7 +223,7 @@ def recognise_asterisk(handshake: Handshake, first: str | bytes) -> Asterisk | N
     return Asterisk(handshake) if _control(first).get("event") == _START else None
 
 
-# -- jambonz ------------------------------------------------------------------------------------------------------
+# -- jambonz and FreeSWITCH -----------------------------------------------------------------------------------------
 # jambonz `listen`, FreeSWITCH's mod_audio_fork and mod_audio_stream: metadata in JSON, then 16-bit samples.
 #
 # After jambonz-feature-server `lib/tasks/listen.js` and `lib/session/call-info.js`, jambonz freeswitch-modules
@@ -333,7 +333,7 @@ def recognise_audio_fork(handshake: Handshake, first: str | bytes) -> AudioFork 
     return None
 
 
-# -- vonage -------------------------------------------------------------------------------------------------------
+# -- Vonage ---------------------------------------------------------------------------------------------------------
 # Vonage Voice API: a call's mixed audio over WebSocket, as the NCCO action `connect` sends it.
 #
 # After developer.vonage.com, "WebSockets in the Vonage Voice API": the first text is `websocket:connected` with the

@@ -20,7 +20,7 @@ from vault.model import CallFacts, Codec, Container, Media
 from vault.protocol.facts.stated import Reading, cut
 from vault.protocol.live.events import Audio, Breakage, Broken, Dtmf, Ended, Event, Say, Started
 
-# -- audiosocket --------------------------------------------------------------------------------------------------
+# -- Asterisk's AudioSocket -----------------------------------------------------------------------------------------
 
 ORDERLY: Final = 0
 """The code for `closed` when the other end closed a TCP connection; None means a broken connection."""
@@ -204,7 +204,7 @@ def _joined(events: Sequence[Event]) -> Sequence[Event]:
     return joined
 
 
-# -- rtpengine tcp ------------------------------------------------------------------------------------------------
+# -- rtpengine-recording over TCP -----------------------------------------------------------------------------------
 # What `rtpengine-recording --tcp-send-to` writes: a text that ends with a NUL byte, then headerless samples.
 #
 # From sipwise/rtpengine, recording-daemon/tls_send.c: `tls_fwd_add` writes the metadata of the tag, else of the call,

@@ -15,7 +15,7 @@ from vault.errors import Forbidden, Invalid, TooLarge
 from vault.protocol.s3.checksums import ALGORITHMS, Checksum, parse_digest
 from vault.protocol.s3.sigv4 import UNSIGNED_PAYLOAD, ChunkSigner, Claim, RequestHead
 
-# -- aws chunked --------------------------------------------------------------------------------------------------
+# -- `aws-chunked` undone -------------------------------------------------------------------------------------------
 # A decoder, without I/O, for `aws-chunked` bodies: signed or unsigned chunks, with or without a trailer.
 #
 # After "Signature Calculations for the Authorization Header: Transferring Payload in Multiple Chunks" and "… Trailing
@@ -179,7 +179,7 @@ def _broken(why: str) -> Invalid:
     return Invalid(f"the body is not aws-chunked: {why}; nothing was kept", s3="IncompleteBody")
 
 
-# -- body ---------------------------------------------------------------------------------------------------------
+# -- a whole body, and what it is compared with ---------------------------------------------------------------------
 
 CHECKSUM: Final = "x-amz-checksum-"
 

@@ -23,7 +23,7 @@ from vault.protocol.facts.siprec import walk
 from vault.protocol.facts.stated import Reading, instant
 from vault.protocol.s3.checksums import parse_digest
 
-# -- requests -----------------------------------------------------------------------------------------------------
+# -- which operation a request is -----------------------------------------------------------------------------------
 
 MAX_PARTS: Final = 10_000
 MAX_XML_BYTES: Final = 4 << 20
@@ -102,7 +102,7 @@ def part_number(text: str) -> int:
     return int(text)
 
 
-# -- names and facts ------------------------------------------------------------------------------------------------
+# -- object keys, call facts and audio types ------------------------------------------------------------------------
 
 
 def call_key_for(key: str) -> str:
@@ -312,7 +312,7 @@ ERROR_STATUS: Final[Mapping[str, int]] = {
 """The HTTP statuses of the S3 error codes that this subset uses."""
 
 
-# -- terms --------------------------------------------------------------------------------------------------------
+# -- holds and dates that a request asks for ------------------------------------------------------------------------
 # Conditions in the head of an S3 write: a hold, a longer retention, or that the key has no object yet.
 #
 # After the Amazon S3 API reference, "PutObject" and "Locking objects with Object Lock". A condition that the vault

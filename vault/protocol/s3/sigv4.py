@@ -175,7 +175,7 @@ def _signature(text: str) -> str:
     return text
 
 
-# -- the arithmetic -------------------------------------------------------------------------------------------------
+# -- canonical request and signature --------------------------------------------------------------------------------
 
 
 def canonical_request(head: RequestHead, signed_headers: Sequence[str], payload: str) -> bytes:

@@ -20,7 +20,7 @@ from vault.media.descriptor import MAX_CHANNELS, MAX_RATE, MIN_RATE, TELEPHONE_R
 from vault.model import CallFacts
 from vault.protocol.facts.stated import MAX_FACT, Reading, Unusable
 
-# -- multipart ----------------------------------------------------------------------------------------------------
+# -- a form as a stream ---------------------------------------------------------------------------------------------
 
 _MAX_HEADERS: Final = 8_192
 _MAX_PADDING: Final = 256
@@ -173,7 +173,7 @@ def _field_name(headers: bytes) -> str:
     return name
 
 
-# -- rtpengine ----------------------------------------------------------------------------------------------------
+# -- the headers of rtpengine-recording -----------------------------------------------------------------------------
 # The `X-Recording-` headers in which rtpengine-recording describes a finished file.
 #
 # After sipwise/rtpengine, recording-daemon/notify.c. With `output-storage = notify` the file is the form field

@@ -1,4 +1,4 @@
-"""Places, reviews and releases holds. A hold is first a pin in the keyring and then a row; labels follow.
+"""Places, reviews and releases holds. A hold is a row and then its pins in the keyring; labels follow the answer.
 
 Placing: row `placing` → pins durable in the keyring → row `active` → answer → labels on the objects. After a crash the
 next start completes the placing, so an answered hold is never lost and an unanswered one is never half placed. The
