@@ -240,7 +240,8 @@ def _sentence(found: Reconciled) -> Iterator[str]:
 
 def _warn(out: Output, found: Reconciled) -> None:
     if found.shredded:
-        out.note(f"no certificates are here for {len(found.shredded):,} recordings shredded since the backup:")
+        these = "1 recording" if len(found.shredded) == 1 else f"{len(found.shredded):,} recordings"
+        out.note(f"no certificates are here for {these} shredded since the backup:")
         for recording in found.shredded[:20]:
             out.note(f"  {recording}")
     for tenant in found.tenants_rebuilt:

@@ -273,7 +273,8 @@ async def digest(
     if call.out.as_json or not (yes or sys.stdin.isatty()):
         raise Invalid(
             "an approval needs the digest of the request that you saw, and no request was shown here",
-            hint=f"look at the request with {see}, then approve with --shown and its digest; or let --yes print it",
+            hint=f"look at the request with {see}, then approve with --shown and its digest; "
+            "--yes prints the request and approves it",
         )
     request = await call.client.get(path)
     found = look(request)

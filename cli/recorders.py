@@ -33,7 +33,7 @@ def listing(out: Output) -> None:
     if out.as_json:
         out.document({"recorders": [dict(zip(names, row, strict=True)) for row in rows]})
         return
-    out.table(["recorder", "title", "route", "after"], rows, empty="none")
+    out.table(["recorder", "title", "route", "documentation"], rows, empty="none")
 
 
 @remote(
@@ -102,9 +102,11 @@ def notes(recorder: Recorder, place: Place) -> Sequence[str]:
     """Return notes for the person who pastes this."""
     said = list(recorder.notes)
     if place.token is None and "audiosocket" not in recorder.name:
+        content = "".join(each.content for each in recorder.files(place))
+        halves = " Its id is tok_ and the part between the underscores, its secret the rest."
         said.append(
-            "Replace $CALLVAULT_TOKEN by a recorder's token. Its id is tok_ and the part between the underscores; its "
-            "secret is the rest. To issue one: "
+            "Put a recorder's token in the place of $CALLVAULT_TOKEN, or into the environment where a script reads it."
+            f"{halves if 'TOKEN_ID' in content else ''} To issue one: "
             f"callvault tokens issue --tenant {place.tenant} --role recorder --name NAME, or --issue NAME here."
         )
     if recorder.route.startswith(("/v1/ingest/{tenant}/ws", "/v1/ingest/{tenant}/audiohook")) and not place.encrypted:
@@ -132,4 +134,4 @@ def _print(out: Output, recorder: Recorder, files: Sequence[File], said: Sequenc
         out.text(each.content.rstrip("\n"))
     for line in said:
         out.note(line)
-    out.note(f"after {recorder.source}")
+    out.note(f"documentation: {recorder.source}")

@@ -51,7 +51,7 @@ def section(recorder):
     for file in recorder.files(EXAMPLE):
         lines += [f"{file.path}:", "", f"```{language(file)}", file.content.rstrip("\n"), "```", ""]
     said = [note for note in notes(recorder, EXAMPLE) if "callvault tokens issue" not in note]
-    lines += [*(f"- {note}" for note in said), f"- After <{recorder.source}>.", ""]
+    lines += [*(f"- {note}" for note in said), f"- Documentation: <{recorder.source}>.", ""]
     output = OUTPUTS / f"{recorder.name}.txt"
     if output.exists():
         said = output.read_text()

@@ -446,7 +446,8 @@ def _document(path: Path) -> dict[str, Any]:
             return tomllib.load(file)
     except FileNotFoundError as error:
         raise ConfigError(
-            f"there is no configuration at {path}", hint="pass --config, or begin with the defaults: callvault init"
+            f"there is no configuration at {path}",
+            hint="run this on the vault's machine with --config; new vaults begin with the defaults: callvault init",
         ) from error
     except OSError as error:
         raise unusable(path, error) from error

@@ -226,7 +226,7 @@ def _clock_line(facts: Facts, story: Story, now: datetime) -> RuleLine:
     due = row.retain_until if change is None else falls_due(row, Part.AUDIO, facts.clocks) or row.retain_until
     past_due = now >= due
     words = "has passed" if past_due else "lies ahead"
-    text = f"retention class {row.retention_class}: retain-until {stamp(due)} {words}"
+    text = f"retain-until {stamp(due)} {words} (retention class {row.retention_class})"
     asked = approved = None
     if change is not None:
         text = f"{text}; two people changed it from {stamp(row.retain_until)}: {change.request}, {change.retention}"

@@ -296,7 +296,11 @@ def checked_id(text: str, prefix: str, noun: str) -> str:
     """Return `text` if it can be the id of a `noun`; NotFound, whose message omits it."""
     found = possible_id(text, prefix)
     if found is None:
-        raise NotFound(f"there is no such {noun}", hint="give the whole id; only reads accept its beginning")
+        found_by = "; a call is found by its key: callvault recordings list --call-key KEY" if prefix == "rec" else ""
+        raise NotFound(
+            f"there is no such {noun}",
+            hint=f"give the whole id, {prefix}_ and 32 hex digits; a read takes its first eight digits too{found_by}",
+        )
     return found
 
 
