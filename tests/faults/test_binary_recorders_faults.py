@@ -50,7 +50,7 @@ async def test_a_full_journal_turns_new_calls_away_and_those_under_way_go_on(tmp
                 await socket.send(JAMBONZ.first[0])
                 code, reason = await refusal(socket)
             assert code == 1013
-            assert "of the 1 MiB that journal.max_bytes gives" in reason
+            assert "of the 1 MiB that journal.max_bytes permits" in reason
             await under_way.send(ASTERISK.audio)
             sent += ASTERISK.audio
         assert under_way.close_code == 1000

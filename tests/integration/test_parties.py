@@ -138,7 +138,7 @@ async def test_a_mobile_number_of_mexico_is_one_with_its_former_prefix_and_witho
 
 
 async def test_a_large_catalog_is_reindexed_page_by_page(app, monkeypatch):
-    monkeypatch.setattr("vault.services.tenants.tenants._PAGE", 2)
+    monkeypatch.setattr("vault.services.tenants.tenants._REINDEXED", 2)
     older = await calls(app, THEIRS[:5], "older")
     seen, before = [], None
     while True:
