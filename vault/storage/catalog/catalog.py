@@ -16,10 +16,11 @@ from vault.ports.progress import Progress, Silent
 from vault.ports.time import Clock
 from vault.storage.catalog import rows, schema
 from vault.storage.catalog.admin import AdminStore, RepeatStore
+from vault.storage.catalog.alerts import AlertStore
 from vault.storage.catalog.certificates import CertificateStore
 from vault.storage.catalog.database import Database, engines
 from vault.storage.catalog.erasures import ErasureStore
-from vault.storage.catalog.holds import AlertStore, HoldStore
+from vault.storage.catalog.holds import HoldStore
 from vault.storage.catalog.notes import NoteStore
 from vault.storage.catalog.policies import OverrideStore, PolicyStore
 from vault.storage.catalog.recording_sql import CountStore
