@@ -222,7 +222,11 @@ class _Sources:
         else:
             before = None if certificate.supersedes is None else self.superseded.get(certificate.supersedes)
             found = self._form(place).document(place.entry, before)
-        self.batches[place.batch].check(found, place)
+        if not self.batches[place.batch].has(found, place.index):
+            raise IntegrityError(
+                f"{certificate.id} changed after it was signed; it was not given out",
+                hint=f"a list goes on behind it: before={certificate.id}",
+            )
         return found
 
     def membership(self, place: BatchPlace) -> Membership:
@@ -259,12 +263,9 @@ class _OpenBatch:
         if (signed.size, signed.root, signed.batch_id) != (self._tree.size, self._tree.root.hex(), batch.id):
             raise IntegrityError(f"the leaves of {batch.id} are not the ones that were signed; none was given out")
 
-    def check(self, document: bytes, place: BatchPlace) -> None:
-        """IntegrityError unless this is the document that was signed in this place."""
-        if not 0 <= place.index < self._tree.size or leaf_hash(document) != self._leaves[place.index]:
-            raise IntegrityError(
-                f"certificate {place.index} of {place.batch} changed after it was signed; it was not given out"
-            )
+    def has(self, document: bytes, index: int) -> bool:
+        """Tell whether this is the document that was signed in this place."""
+        return 0 <= index < self._tree.size and leaf_hash(document) == self._leaves[index]
 
     def membership(self, index: int) -> Membership:
         return Membership(statement=self._statement, index=index, path=self._tree.path(index))

@@ -291,7 +291,11 @@ def to_entries(row: sa.Row[Any]) -> BatchEntries:
     try:
         entries = unpack_entries(row.entries)
     except FormatError as error:
-        raise FormatError(f"the entries of {row.id} changed after they were stored ({error.message})") from error
+        before = f"cert_{int(row.id[4:16], 16) - 1:012x}{'f' * 20}"
+        raise FormatError(
+            f"the entries of {row.id} changed after they were stored ({error.message})",
+            hint=f"a list goes on behind them: before={before}",
+        ) from error
     return BatchEntries(
         batch=row.id, issued_at=moment(row.issued_at), status=CertificateStatus(row.status), entries=entries
     )
