@@ -176,7 +176,14 @@ async def holds(acts, vault, config, arguments):
         await acts.time(f"holds on one of {size}", partial(vault.catalog.holds_on, chosen[0]))
         row = await vault.catalog.recording(chosen[0])
         await acts.time(f"show of one of {size}", partial(vault.recordings.show, row, actor=HOLDER, facts=False))
-    await acts.time("list of holds", lambda: vault.catalog.holds(tenant=LARGEST))
+    await acts.time("list of holds", partial(_list_holds, vault.catalog))
+
+
+async def _list_holds(catalog):
+    """Read what a list shows: holds with their counts, and the first recordings of each."""
+    found = await catalog.counted_holds(tenant=LARGEST)
+    await catalog.first_members([hold.id for hold in found], most=10)
+    return found
 
 
 async def backups(acts, base, config, count, now):
