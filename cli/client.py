@@ -117,6 +117,8 @@ def carries_clear(url: URL) -> bool:
 
 def checked_token(token: str) -> str:
     """Return the token if it is well-formed; Invalid, which never quotes it, as it may be a real one with a typo."""
+    if not token:
+        raise errors.Invalid("the token is empty", hint="set CALLVAULT_TOKEN, or pass --token-file FILE")
     if not _TOKEN.fullmatch(token):
         raise errors.Invalid(
             "the token holds characters a token cannot have", hint="copy it again, complete and without other text"

@@ -176,3 +176,11 @@ def test_what_somebody_typed_stays_one_path_segment(stub: StubServer) -> None:
     assert main(["recordings", "show", "../tokens?x=1"]) == 4
     assert [asked.path for asked in stub.asked] == ["/v1/recordings/../tokens?x=1"]
     assert stub.asked[0].query == {}
+
+
+def test_an_empty_token_is_said_to_be_empty(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CALLVAULT_TOKEN", "")
+    assert main(["tokens", "list"]) == 2
+    assert capsys.readouterr().err.startswith("error: the token is empty\nhint: set CALLVAULT_TOKEN")

@@ -219,4 +219,5 @@ async def test_an_operator_hears_the_same_of_what_is_not_there(app):
     for path in ("/v1/tenants/nowhere", f"/v1/sweeps/overrides/ovr_{'0' * 32}", f"/v1/certificates/cert_{'0' * 32}"):
         answer, [event] = await denied(app, app.ask("GET", path, Role.OPERATOR))
         assert (answer.status, answer.json["detail"]) == (404, "there is no such thing, or not for this token")
+        assert answer.json["hint"] == "check its id or name, and the tenant of the token"
         assert event.target == path.rpartition("/")[2]

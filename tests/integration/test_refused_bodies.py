@@ -87,4 +87,4 @@ async def test_what_http_itself_refuses_is_a_problem_document_with_an_id(app, me
     found, sent, body = await answered(app, method, CALL, **headers)
     assert (found, sent["Content-Type"]) == (status, "application/problem+json")
     assert f'"request_id": "{sent["Request-Id"]}"'.encode() in body
-    assert status != 405 or sent["Allow"] == "HEAD,POST,PUT"
+    assert status != 405 or (sent["Allow"], b"it takes HEAD,POST,PUT" in body) == ("HEAD,POST,PUT", True)

@@ -63,7 +63,9 @@ def _failure(request: web.Request, error: Exception, identifier: str) -> web.Str
     unread = request.can_read_body and not request.content.at_eof()
     match error:
         case web.HTTPException(status=404):
-            failure: errors.VaultError = errors.NotFound("there is nothing at this address")
+            failure: errors.VaultError = errors.NotFound(
+                "there is nothing at this address", hint="/v1/openapi.json has every address"
+            )
         case web.HTTPException():
             tell(request, status=error.status, http=error.reason)
             return plain_problem(error, request_id=identifier, close=unread)

@@ -142,6 +142,8 @@ def problem(
 def plain_problem(error: web.HTTPException, *, request_id: str, close: bool) -> web.Response:
     """Render a refusal of HTTP itself, such as a method that the address does not offer; its status says it all."""
     body = {"type": "about:blank", "title": error.reason, "status": error.status, "request_id": request_id}
+    if "Allow" in error.headers:
+        body |= {"detail": "this address does not take this method", "hint": f"it takes {error.headers['Allow']}"}
     response = web.Response(
         status=error.status, body=json.dumps(body).encode(), content_type="application/problem+json"
     )

@@ -554,4 +554,6 @@ class Access:
     async def none_of_its_own(self, actor: Principal, act: Act, target: str | None) -> NotFound:
         """Log that the actor named a missing thing or another tenant's; return the error, the same for both."""
         await self.denials.write(actor, act, target, Why.NOT_ITS_OWN)
-        return NotFound("there is no such thing, or not for this token")
+        return NotFound(
+            "there is no such thing, or not for this token", hint="check its id or name, and the tenant of the token"
+        )
