@@ -24,6 +24,8 @@ from vault.services.deletion.erasures import ErasureRequest, erasure_document
 from vault.wiring import init_vault, open_vault
 
 ROUNDS = 7
+OBJECTS = 2
+"""Of each recording, its manifest among them."""
 TENANT = TenantId("bench")
 
 
@@ -77,7 +79,7 @@ async def measure(recordings):
                 actor=OPERATOR,
             )
             first = await one_recording(vault, TENANT)
-        await asyncio.to_thread(multiply, config.catalog_path, recordings - 1)
+        await asyncio.to_thread(multiply, config.catalog_path, recordings - 1, OBJECTS)
         async with open_vault(config) as vault:
             wanted = [await one_recording(vault, TENANT, key=f"wanted-{number}") for number in range(ROUNDS)]
             people = [await person(vault, name, role) for name, role in (("ann", Role.COMPLIANCE), ("bob", Role.DPO))]
