@@ -17,6 +17,7 @@ NAMES = (
     "http_peers",
     "tus_peer",
     "not_yours",
+    "upgrade",
     "startup",
 )
 

@@ -11,6 +11,7 @@ from typing import get_type_hints
 import pytest
 import typer
 
+from benchmarks.__main__ import NAMES
 from cli.main import app
 from tests.helpers.documents import PAGES as DOCUMENTS
 from tests.helpers.documents import blocks, looks_like_shell, typed
@@ -134,6 +135,14 @@ def test_the_build_tools_of_the_image_are_the_ones_development_locks():
     development = dict(REQUIREMENT.findall((ROOT / "requirements" / "dev.txt").read_text()))
     assert any(name.startswith("hatchling==") for name in build_lock)
     assert build_lock.items() <= development.items()
+
+
+def test_every_benchmark_is_in_the_table_and_in_a_target_of_make_or_named_beside_it():
+    folder = ROOT / "benchmarks"
+    scripts = {each.stem for each in folder.glob("*.py") if "\nfrom benchmarks.common import" in each.read_text()}
+    page = (folder / "README.md").read_text()
+    assert set(re.findall(r"^\| `(\w+)` \|", page, re.MULTILINE)) == scripts
+    assert {*NAMES, *re.findall(r"but for `(\w+)`.*`(\w+)`, which needs root", page)[0]} == scripts
 
 
 def test_the_readme_shows_a_part_of_what_the_demo_prints():
