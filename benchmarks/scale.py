@@ -1,6 +1,6 @@
 """What people and sweeps ask of a catalog with N recordings, each timed; one JSON line an act.
 
-`python -m benchmarks.scale [--recordings 1000000] [--postgres] [--keep DIR]`. The catalog is made by
+`python -m benchmarks.scale [--recordings 1000000] [--postgres] [--keep DIR] [--acts holds ...]`. The catalog is made by
 `benchmarks.large_catalog`, in SQLite or in a PostgreSQL that is started for it. With `--keep` it stays, and the next
 run upgrades it and uses it again. With `--objects` what is held has small objects on disk. `cpu_ms` is this process's,
 whose threads SQLite runs in; PostgreSQL's own is not in it.
@@ -51,6 +51,7 @@ _REPEATS = 5
 _LONG = 3.0
 """An act that takes longer is not repeated."""
 _HOLDS = (1, 100, 1_000, 10_000)
+_ACTS = ("lists", "sweeps", "trails", "holds", "http", "backups")
 _DAY = timedelta(days=1)
 HOLDER = Principal(token_id=OPERATOR.token_id, name="bench", role=Role.COMPLIANCE, tenant=LARGEST)
 
@@ -313,14 +314,20 @@ async def measure(base, server, arguments):
         await catalog.close()
     now = datetime.now(UTC)
     async with open_vault(config, background=False) as vault:
-        await lists(acts, vault.catalog, now)
-        await sweeps(acts, vault.catalog, now)
-        await acts.time("dry run", vault.sweeper.preview)
-        await trails(acts, vault.catalog)
-        await holds(acts, vault, config, arguments)
-    # First, while something is due: a day of a backup shreds it by hand.
-    await over_http(acts, config_path, (base / "token").read_text())
-    await backups(acts, base, config, arguments.recordings, now)
+        if "lists" in arguments.acts:
+            await lists(acts, vault.catalog, now)
+        if "sweeps" in arguments.acts:
+            await sweeps(acts, vault.catalog, now)
+            await acts.time("dry run", vault.sweeper.preview)
+        if "trails" in arguments.acts:
+            await trails(acts, vault.catalog)
+        if "holds" in arguments.acts:
+            await holds(acts, vault, config, arguments)
+    if "http" in arguments.acts:
+        # Before backups, while something is due: a day of a backup shreds it by hand.
+        await over_http(acts, config_path, (base / "token").read_text())
+    if "backups" in arguments.acts:
+        await backups(acts, base, config, arguments.recordings, now)
 
 
 def main(arguments):
@@ -341,5 +348,6 @@ if __name__ == "__main__":
     parser.add_argument("--postgres", action="store_true")
     parser.add_argument("--objects", action="store_true")
     parser.add_argument("--keep", type=Path)
+    parser.add_argument("--acts", nargs="+", choices=_ACTS, default=_ACTS)
     parser.add_argument("--make", action="store_true", help="only make the catalog, to keep")
     main(parser.parse_args())
