@@ -76,7 +76,7 @@ class Answer(Generic[A_co]):
     private: bool = False
 
 
-def told(
+def answer(
     text: str,
     kind: type[A],
     *,

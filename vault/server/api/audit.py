@@ -14,7 +14,7 @@ from vault.ids import RecordingId, TokenId
 from vault.model import AuditEntry, HoldKind, Role
 from vault.ports.audit import AuditQuery
 from vault.server.context import Admitted, query_id
-from vault.server.operation import Operations, told
+from vault.server.operation import Operations, answer
 from vault.server.schemas import Body, Count, Instant, Moment, Sha256, TenantRef, render
 from vault.services.vault import Vault
 
@@ -85,7 +85,7 @@ class AuditPage(TypedDict):
 @OPERATIONS(
     "GET /v1/audit",
     Act.AUDIT_READ,
-    told("Entries that the token may see. `after` continues the oldest, `before` the newest.", AuditPage),
+    answer("Entries that the token may see. `after` continues the oldest, `before` the newest.", AuditPage),
     narrower=Act.AUDIT_READ_HELD,
     query=ReadAudit,
 )

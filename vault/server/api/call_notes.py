@@ -18,7 +18,7 @@ from vault.model import Principal, Recording, RecordingState
 from vault.protocol.facts import siprec
 from vault.server.api.recordings import Audible, audible, playing, recording_of, send
 from vault.server.context import Admitted, path_call_key, small_body
-from vault.server.operation import TEXT, Answer, Operations, told
+from vault.server.operation import TEXT, Answer, Operations, answer
 from vault.server.problems import problem
 from vault.server.refusals import failing
 from vault.server.schemas import Count, FormerRef, Moment, RecordingRef, Sha256, moment, moment_of_ms, render
@@ -106,7 +106,7 @@ class Notes(_OfRecording):
 # -- pausing ----------------------------------------------------------------------------------------------------
 
 
-_STATE: Final = told("The new state, which is durable.", Pause)
+_STATE: Final = answer("The new state, which is durable.", Pause)
 _RECORDING: Final = "POST /v1/recordings/{recording}"
 _CALL: Final = "POST /v1/ingest/{tenant}/{call_key}"
 
@@ -195,7 +195,7 @@ def _live(vault: Vault, tenant: TenantId, call_key: str, actor: Principal) -> In
 @OPERATIONS(
     f"{_CALL}/siprec",
     Act.INGEST,
-    told("The document is kept unchanged; `parsed` says whether facts were read from it.", SiprecReceipt),
+    answer("The document is kept unchanged; `parsed` says whether facts were read from it.", SiprecReceipt),
     tag="ingest",
     takes=(*sorted(siprec.XML_TYPES), "multipart/mixed"),
     problems=(409, 413, 415, 422),
@@ -210,9 +210,9 @@ async def add_siprec_metadata(request: Admitted) -> SiprecReceipt | web.Response
         session = await _session(request)
     except NotFound as error:
         failing(request.http, error)
-        answer = problem(error, request_id=request_id.get(), close=True)
-        answer.headers["Retry-After"] = "1"
-        return answer
+        refusal = problem(error, request_id=request_id.get(), close=True)
+        refusal.headers["Retry-After"] = "1"
+        return refusal
     media_type = headers.get("Content-Type", "")
     kind = media_type.partition(";")[0].strip().lower()
     if kind not in siprec.XML_TYPES and not kind.startswith("multipart/"):
@@ -266,7 +266,7 @@ async def _opening(request: Admitted, heard: Audible) -> Playable:
 @OPERATIONS(
     "GET /v1/recordings/{recording}/notes",
     Act.PLAY,
-    told("The notes, in order.", Notes, private=True),
+    answer("The notes, in order.", Notes, private=True),
     of=_opened,
     headers=("Purpose",),
     problems=(409, 410, 422, 500),

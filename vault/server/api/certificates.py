@@ -13,7 +13,7 @@ from vault.certificates.canonical import canonical_json
 from vault.ids import CertificateId, RecordingId
 from vault.model import CertificateStatus, Part, StoredCertificate
 from vault.server.context import VAULT, Admitted, query_id
-from vault.server.operation import TEXT, Answer, Operations, told
+from vault.server.operation import TEXT, Answer, Operations, answer
 from vault.server.schemas import CertificateRef, Count, Moment, Page, RecordingRef, TenantRef, render
 
 OPERATIONS: Final = Operations("certificates")
@@ -72,7 +72,7 @@ def render_certificate(value: StoredCertificate, jws: str) -> Certificate:
 @OPERATIONS(
     "GET /v1/certificates",
     Act.CERTIFICATE_READ,
-    told("One page, newest first; `before` continues it.", CertificatePage),
+    answer("One page, newest first; `before` continues it.", CertificatePage),
     query=Page,
 )
 async def list_certificates(request: Admitted, wanted: Page) -> CertificatePage:
@@ -99,7 +99,7 @@ async def _certificate(request: Admitted) -> StoredCertificate:
 @OPERATIONS(
     "GET /v1/certificates/{certificate}",
     Act.CERTIFICATE_READ,
-    told("The certificate.", Certificate, also={"application/jose": TEXT}),
+    answer("The certificate.", Certificate, also={"application/jose": TEXT}),
     of=_certificate,
 )
 async def get_certificate(request: Admitted, found: StoredCertificate) -> Certificate | web.Response:
@@ -113,7 +113,7 @@ async def get_certificate(request: Admitted, found: StoredCertificate) -> Certif
 @OPERATIONS(
     "GET /v1/certificates/{certificate}/objects",
     Act.CERTIFICATE_READ,
-    told("The list, in the order of the certificate's tree.", CertificateObjects),
+    answer("The list, in the order of the certificate's tree.", CertificateObjects),
     of=_certificate,
 )
 async def get_certificate_objects(request: Admitted, found: StoredCertificate) -> web.Response:

@@ -14,7 +14,7 @@ from vault.ids import RecordingId
 from vault.ports import erasures
 from vault.ports.erasures import ErasureBasis, ErasureId, ErasureOutcome, ErasureState
 from vault.server.context import Admitted, checked_id, query_id
-from vault.server.operation import Operations, told
+from vault.server.operation import Operations, answer
 from vault.server.schemas import (
     Body,
     CertificateRef,
@@ -147,7 +147,7 @@ async def _erasure(request: Admitted) -> erasures.Erasure:
 @OPERATIONS(
     "POST /v1/erasures",
     Act.ERASURE_REQUEST,
-    told("The erasure: what would go, what is held; a second person decides.", Erasure, location=True, status=202),
+    answer("The erasure: what would go, what is held; a second person decides.", Erasure, location=True, status=202),
     body=RequestErasure,
 )
 async def request_erasure(request: Admitted, wanted: RequestErasure) -> Erasure:
@@ -161,7 +161,7 @@ async def request_erasure(request: Admitted, wanted: RequestErasure) -> Erasure:
 @OPERATIONS(
     "GET /v1/erasures",
     Act.ERASURE_READ,
-    told("One page, newest first; `before` continues it.", ErasurePage),
+    answer("One page, newest first; `before` continues it.", ErasurePage),
     query=Page,
     queries=("tenant", "before", "limit"),
 )
@@ -176,7 +176,7 @@ async def list_erasures(request: Admitted, wanted: Page) -> ErasurePage:
     return ErasurePage(erasures=[render_summary(item) for item in page], before=more)
 
 
-@OPERATIONS("GET /v1/erasures/{erasure}", Act.ERASURE_READ, told("The erasure.", Erasure), of=_erasure)
+@OPERATIONS("GET /v1/erasures/{erasure}", Act.ERASURE_READ, answer("The erasure.", Erasure), of=_erasure)
 async def show_erasure(request: Admitted, erasure: erasures.Erasure) -> Erasure:
     """Show one erasure, and what keeps its remaining recordings."""
     return render_erasure(await request.vault.erasures.show(erasure.id))
@@ -185,7 +185,7 @@ async def show_erasure(request: Admitted, erasure: erasures.Erasure) -> Erasure:
 @OPERATIONS(
     "POST /v1/erasures/{erasure}/approve",
     Act.ERASURE_DECIDE,
-    told("The erasure; recordings under a hold are pending or were kept.", Erasure),
+    answer("The erasure; recordings under a hold are pending or were kept.", Erasure),
     of=_erasure,
     body=ApproveShown,
 )
@@ -197,7 +197,7 @@ async def approve_erasure(request: Admitted, erasure: erasures.Erasure, wanted: 
 @OPERATIONS(
     "POST /v1/erasures/{erasure}/reject",
     Act.ERASURE_DECIDE,
-    told("The erasure; nothing was erased.", Erasure),
+    answer("The erasure; nothing was erased.", Erasure),
     of=_erasure,
 )
 async def reject_erasure(request: Admitted, erasure: erasures.Erasure) -> Erasure:

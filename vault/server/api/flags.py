@@ -13,7 +13,7 @@ from vault.access.permissions import Act
 from vault.protocol.webhook import FlagCategory
 from vault.server.api.recordings import recording_of
 from vault.server.context import Admitted, path_call_key, reply
-from vault.server.operation import Operations, told
+from vault.server.operation import Operations, answer
 from vault.server.schemas import Body, HoldRef, Moment, RecordingRef, Words, render
 from vault.services.holds import flags
 
@@ -44,8 +44,8 @@ class Flagged(TypedDict):
 
 OPERATIONS: Final = Operations("holds")
 _ANSWERS: Final = {
-    **told("The recording is held: the keyring has the pins. The alert is being sent.", Flagged, status=201),
-    **told("The recording was flagged under this matter before, and is held.", Flagged),
+    **answer("The recording is held: the keyring has the pins. The alert is being sent.", Flagged, status=201),
+    **answer("The recording was flagged under this matter before, and is held.", Flagged),
 }
 
 

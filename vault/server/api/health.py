@@ -11,7 +11,7 @@ from pydantic import Field, WithJsonSchema
 from typing_extensions import TypedDict
 
 from vault.server.context import VAULT, WORKER, reply
-from vault.server.operation import TEXT, Answer, Operations, told
+from vault.server.operation import TEXT, Answer, Operations, answer
 from vault.services.health.status import CHECKS
 
 OPERATIONS: Final = Operations("server")
@@ -52,14 +52,14 @@ class Readiness(TypedDict):
     age_seconds: Annotated[float, Field(description="How long ago the catalog and the disk of the objects were asked.")]
 
 
-@OPERATIONS.raw("GET /healthz", None, told("It does.", Liveness))
+@OPERATIONS.raw("GET /healthz", None, answer("It does.", Liveness))
 async def healthz(request: web.Request) -> web.Response:
     """Show that the process answers, which vault it serves, and whether that is a trial vault."""
     keyring = request.app[VAULT].keyring
     return reply(Liveness(status="ok", vault=f"vlt_{keyring.keyring_id.hex()}", trial=keyring.trial))
 
 
-@OPERATIONS.raw("GET /readyz", None, told("They are.", Readiness) | told("They are not.", Readiness, status=503))
+@OPERATIONS.raw("GET /readyz", None, answer("They are.", Readiness) | answer("They are not.", Readiness, status=503))
 async def readyz(request: web.Request) -> web.Response:
     """Tell whether new recordings are accepted.
 

@@ -16,7 +16,7 @@ from vault.ids import RecordingId
 from vault.model import HoldKind, HoldState
 from vault.ports.holds import Member
 from vault.server.context import Admitted, checked_id, query_id
-from vault.server.operation import Operations, told
+from vault.server.operation import Operations, answer
 from vault.server.schemas import (
     Approve,
     Body,
@@ -169,7 +169,7 @@ async def _hold(request: Admitted) -> model.CountedHold:
 @OPERATIONS(
     "POST /v1/holds",
     Act.HOLD_PLACE,
-    told("The hold, with what it protects and what it came too late for.", Hold, location=True, status=201),
+    answer("The hold, with what it protects and what it came too late for.", Hold, location=True, status=201),
     body=PlaceHold,
 )
 async def place_hold(request: Admitted, wanted: PlaceHold) -> Hold:
@@ -181,7 +181,7 @@ async def place_hold(request: Admitted, wanted: PlaceHold) -> Hold:
 
 
 @OPERATIONS(
-    "GET /v1/holds", Act.HOLD_LIST, told("Holds, newest first.", HoldList), query=Page, queries=("tenant", "limit")
+    "GET /v1/holds", Act.HOLD_LIST, answer("Holds, newest first.", HoldList), query=Page, queries=("tenant", "limit")
 )
 async def list_holds(request: Admitted, wanted: Page) -> HoldList:
     """List holds."""
@@ -205,7 +205,7 @@ async def list_holds(request: Admitted, wanted: Page) -> HoldList:
 @OPERATIONS(
     "GET /v1/holds/{hold}",
     Act.HOLD_LIST,
-    told("The hold; `before` continues its recordings.", Hold),
+    answer("The hold; `before` continues its recordings.", Hold),
     of=_hold,
     query=MembersPage,
     queries=("before", "limit"),
@@ -215,7 +215,7 @@ async def show_hold(request: Admitted, hold: model.CountedHold, wanted: MembersP
     return await _page(request.vault, hold, wanted)
 
 
-@OPERATIONS("POST /v1/holds/{hold}/review", Act.HOLD_REVIEW, told("The hold.", Hold), of=_hold, body=ReviewHold)
+@OPERATIONS("POST /v1/holds/{hold}/review", Act.HOLD_REVIEW, answer("The hold.", Hold), of=_hold, body=ReviewHold)
 async def review_hold(request: Admitted, hold: model.CountedHold, wanted: ReviewHold) -> Hold:
     """Record a review of the hold, with the date of the next one."""
     vault, actor = request.vault, request.actor
@@ -225,7 +225,7 @@ async def review_hold(request: Admitted, hold: model.CountedHold, wanted: Review
 @OPERATIONS(
     "POST /v1/holds/{hold}/release",
     Act.HOLD_RELEASE_REQUEST,
-    told("The hold; a second person decides about its release.", Hold, status=202),
+    answer("The hold; a second person decides about its release.", Hold, status=202),
     of=_hold,
     body=ReleaseHold,
 )
@@ -238,7 +238,7 @@ async def request_release(request: Admitted, hold: model.CountedHold, wanted: Re
 @OPERATIONS(
     "POST /v1/holds/{hold}/approve",
     Act.HOLD_RELEASE_APPROVE,
-    told("The hold, released or active again.", Hold),
+    answer("The hold, released or active again.", Hold),
     of=_hold,
     body=Approve,
 )

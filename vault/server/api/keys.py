@@ -10,7 +10,7 @@ from typing_extensions import TypedDict
 from vault.access.permissions import Act
 from vault.model import Assurance
 from vault.server.context import Admitted
-from vault.server.operation import Operations, told
+from vault.server.operation import Operations, answer
 from vault.server.schemas import Count, Moment, render
 
 OPERATIONS: Final = Operations("keys")
@@ -69,7 +69,7 @@ class Rotation(TypedDict):
     calls_under_way: Count
 
 
-@OPERATIONS("GET /v1/keys", Act.KEYS_READ, told("The state of the keyring.", Keyring))
+@OPERATIONS("GET /v1/keys", Act.KEYS_READ, answer("The state of the keyring.", Keyring))
 async def keyring_status(request: Admitted) -> Keyring:
     """Show the keyring's epoch, its replicas and its root-key provider."""
     status = await request.vault.keys.status()
@@ -77,14 +77,14 @@ async def keyring_status(request: Admitted) -> Keyring:
     return render(Keyring, status, lease_seconds=status.lease.total_seconds(), replicas=replicas)
 
 
-@OPERATIONS("GET /v1/keys/findings", Act.KEYS_READ, told("The findings; an `error` needs an operator.", Findings))
+@OPERATIONS("GET /v1/keys/findings", Act.KEYS_READ, answer("The findings; an `error` needs an operator.", Findings))
 async def verify_keyring(request: Admitted) -> Findings:
     """Open each replica and compare their trees; list the root versions."""
     return Findings(findings=[render(_Finding, each) for each in await request.vault.keys.verify()])
 
 
 @OPERATIONS(
-    "POST /v1/keys/rotate", Act.KEYS_ROTATE, told("From now on no older copy opens a call that begins.", Rotation)
+    "POST /v1/keys/rotate", Act.KEYS_ROTATE, answer("From now on no older copy opens a call that begins.", Rotation)
 )
 async def rotate_keyring(request: Admitted) -> Rotation:
     """Replace the root version and every tree for coming calls; every recording stays readable."""

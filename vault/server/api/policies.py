@@ -15,7 +15,7 @@ from vault.ports import policies
 from vault.ports.policies import PolicyState
 from vault.retention.policy import month_name
 from vault.server.context import Admitted
-from vault.server.operation import Operations, told
+from vault.server.operation import Operations, answer
 from vault.server.schemas import (
     Approve,
     Body,
@@ -109,7 +109,7 @@ async def _policy(request: Admitted) -> policies.PolicyRequest:
 @OPERATIONS(
     "POST /v1/policies",
     Act.POLICY_DECIDE,
-    told("The request, waiting for the second person.", PolicyRequest, location=True, status=202),
+    answer("The request, waiting for the second person.", PolicyRequest, location=True, status=202),
     body=RequestPolicy,
 )
 async def request_policy(request: Admitted, wanted: RequestPolicy) -> PolicyRequest:
@@ -129,7 +129,7 @@ async def request_policy(request: Admitted, wanted: RequestPolicy) -> PolicyRequ
 @OPERATIONS(
     "GET /v1/policies",
     Act.POLICY_READ,
-    told("The requests the token may see.", PolicyRequests),
+    answer("The requests the token may see.", PolicyRequests),
     query=Page,
     queries=("tenant",),
 )
@@ -139,7 +139,7 @@ async def list_policies(request: Admitted, wanted: Page) -> PolicyRequests:
     return PolicyRequests(policies=[render_policy(each) for each in found])
 
 
-@OPERATIONS("GET /v1/policies/{policy}", Act.POLICY_READ, told("The request.", PolicyRequest), of=_policy)
+@OPERATIONS("GET /v1/policies/{policy}", Act.POLICY_READ, answer("The request.", PolicyRequest), of=_policy)
 async def show_policy(_: Admitted, policy: policies.PolicyRequest) -> PolicyRequest:
     """Show one request, and the digest that its approval repeats."""
     return render_policy(policy)
@@ -148,7 +148,7 @@ async def show_policy(_: Admitted, policy: policies.PolicyRequest) -> PolicyRequ
 @OPERATIONS(
     "POST /v1/policies/{policy}/approve",
     Act.POLICY_DECIDE,
-    told("The request: rejected, or approved with the time when it takes effect.", PolicyRequest),
+    answer("The request: rejected, or approved with the time when it takes effect.", PolicyRequest),
     of=_policy,
     body=Approve,
 )

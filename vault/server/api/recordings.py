@@ -29,7 +29,7 @@ from vault.model import CallFacts, Codec, Container, Content, HoldKind, HoldStat
 from vault.ports.recordings import RecordingQuery
 from vault.protocol.facts.parties import SENT
 from vault.server.context import Admitted, query_id
-from vault.server.operation import Answer, Operations, told
+from vault.server.operation import Answer, Operations, answer
 from vault.server.schemas import (
     Body,
     CertificateRef,
@@ -260,7 +260,7 @@ async def recording_of(request: Admitted) -> model.Recording:
 @OPERATIONS(
     "POST /v1/recordings/search",
     Act.RECORDING_LIST,
-    told(_PAGE, RecordingPage),
+    answer(_PAGE, RecordingPage),
     name="searchRecordings",
     summary="The same list, with the number in the body instead of the address",
     body=SearchRecordings,
@@ -269,7 +269,7 @@ async def recording_of(request: Admitted) -> model.Recording:
 @OPERATIONS(
     "GET /v1/recordings",
     Act.RECORDING_LIST,
-    told(_PAGE, RecordingPage),
+    answer(_PAGE, RecordingPage),
     query=SearchRecordings,
     headers=("Purpose",),
 )
@@ -300,7 +300,7 @@ def _purpose(request: Admitted) -> str:
     return request.vault.playback.check_purpose(request.http.headers.get("Purpose"))
 
 
-@OPERATIONS("GET /v1/recordings/{recording}", Act.RECORDING_SHOW, told("The recording.", Recording), of=recording_of)
+@OPERATIONS("GET /v1/recordings/{recording}", Act.RECORDING_SHOW, answer("The recording.", Recording), of=recording_of)
 async def show_recording(request: Admitted, row: model.Recording) -> Recording:
     """Show one recording: facts, retention, holds, state."""
     actor = request.actor
@@ -312,7 +312,7 @@ async def show_recording(request: Admitted, row: model.Recording) -> Recording:
 @OPERATIONS(
     "GET /v1/recordings/{recording}/why",
     Act.RECORDING_WHY,
-    told("The rules in order of precedence, the decision last.", Why),
+    answer("The rules in order of precedence, the decision last.", Why),
     of=recording_of,
 )
 async def explain_recording(request: Admitted, row: model.Recording) -> Why:

@@ -17,7 +17,7 @@ from vault.ports.shreds import SweepOverride
 from vault.retention import guards
 from vault.retention.guards import Guard
 from vault.server.context import Admitted, query_id
-from vault.server.operation import Operations, told
+from vault.server.operation import Operations, answer
 from vault.server.schemas import (
     Approve,
     Body,
@@ -171,7 +171,7 @@ def _tripped(values: Iterable[guards.Tripped]) -> list[Tripped]:
 @OPERATIONS(
     "POST /v1/sweeps",
     Act.SWEEP_RUN,
-    told("The recordings that were, or would be, shredded and kept.", Sweep),
+    answer("The recordings that were, or would be, shredded and kept.", Sweep),
     body=RunSweep,
     problems=(404, 409),
 )
@@ -188,7 +188,7 @@ async def run_sweep(request: Admitted, wanted: RunSweep) -> Sweep:
     return render_sweep(report)
 
 
-@OPERATIONS("GET /v1/sweeps", Act.SWEEP_READ, told("The sweeper's state.", SweepStatus))
+@OPERATIONS("GET /v1/sweeps", Act.SWEEP_READ, answer("The sweeper's state.", SweepStatus))
 async def sweep_status(request: Admitted) -> SweepStatus:
     """Show the last sweep, the overrides, and how late the promise is.
 
@@ -209,7 +209,7 @@ async def sweep_status(request: Admitted) -> SweepStatus:
 @OPERATIONS(
     "POST /v1/sweeps/overrides",
     Act.SWEEP_OVERRIDE,
-    told("The override; a second person decides.", Override, status=202),
+    answer("The override; a second person decides.", Override, status=202),
     body=RequestOverride,
 )
 async def request_override(request: Admitted, wanted: RequestOverride) -> Override:
@@ -227,7 +227,7 @@ async def _override(request: Admitted) -> SweepOverride:
     return await request.own("override", request.vault.overrides.show)
 
 
-@OPERATIONS("GET /v1/sweeps/overrides/{override}", Act.SWEEP_READ, told("The override.", Override), of=_override)
+@OPERATIONS("GET /v1/sweeps/overrides/{override}", Act.SWEEP_READ, answer("The override.", Override), of=_override)
 async def show_override(_: Admitted, override: SweepOverride) -> Override:
     """Show one override, and the digest that its approval repeats."""
     return render_override(override)
@@ -236,7 +236,7 @@ async def show_override(_: Admitted, override: SweepOverride) -> Override:
 @OPERATIONS(
     "POST /v1/sweeps/overrides/{override}/approve",
     Act.SWEEP_OVERRIDE,
-    told("The override: rejected, or in force until its end or its first use.", Override),
+    answer("The override: rejected, or in force until its end or its first use.", Override),
     of=_override,
     body=Approve,
 )

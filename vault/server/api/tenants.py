@@ -16,7 +16,7 @@ from vault.protocol.facts.parties import DEFAULT_REGION
 from vault.protocol.webhook import origin_of
 from vault.retention.policy import month_name
 from vault.server.context import Admitted, checked_id, checked_tenant
-from vault.server.operation import Operations, told
+from vault.server.operation import Operations, answer
 from vault.server.schemas import (
     Approve,
     Body,
@@ -193,7 +193,7 @@ async def tenant_answer(vault: Vault, tenant: model.Tenant) -> Tenant:
     return render_tenant(await vault.tenants.view(tenant))
 
 
-@OPERATIONS("GET /v1/tenants", Act.TENANT_READ, told("Every tenant the token may see.", TenantList))
+@OPERATIONS("GET /v1/tenants", Act.TENANT_READ, answer("Every tenant the token may see.", TenantList))
 async def list_tenants(request: Admitted) -> TenantList:
     """List tenants."""
     vault = request.vault
@@ -211,7 +211,7 @@ async def _tenant(request: Admitted) -> model.Tenant:
 
 
 @OPERATIONS(
-    "POST /v1/tenants", Act.TENANT_ADMIN, told("The tenant.", Tenant, location=True, status=201), body=AddTenant
+    "POST /v1/tenants", Act.TENANT_ADMIN, answer("The tenant.", Tenant, location=True, status=201), body=AddTenant
 )
 async def add_tenant(request: Admitted, wanted: AddTenant) -> Tenant:
     """Add a tenant."""
@@ -221,13 +221,13 @@ async def add_tenant(request: Admitted, wanted: AddTenant) -> Tenant:
     return await tenant_answer(request.vault, added)
 
 
-@OPERATIONS("GET /v1/tenants/{tenant}", Act.TENANT_READ, told("The tenant.", Tenant), of=_tenant, problems=(422,))
+@OPERATIONS("GET /v1/tenants/{tenant}", Act.TENANT_READ, answer("The tenant.", Tenant), of=_tenant, problems=(422,))
 async def show_tenant(request: Admitted, tenant: model.Tenant) -> Tenant:
     """Show one tenant."""
     return await tenant_answer(request.vault, tenant)
 
 
-@OPERATIONS("PUT /v1/tenants/{tenant}", Act.TENANT_ADMIN, told("The tenant.", Tenant), of=_tenant, body=ChangeTenant)
+@OPERATIONS("PUT /v1/tenants/{tenant}", Act.TENANT_ADMIN, answer("The tenant.", Tenant), of=_tenant, body=ChangeTenant)
 async def change_tenant(request: Admitted, tenant: model.Tenant, wanted: ChangeTenant) -> Tenant:
     """Change a tenant's settings: retention of future recordings and metadata, webhook, region, keys, origins."""
     given = wanted.model_fields_set
@@ -247,7 +247,7 @@ async def change_tenant(request: Admitted, tenant: model.Tenant, wanted: ChangeT
 
 
 @OPERATIONS(
-    "POST /v1/tenants/{tenant}/reindex", Act.TENANT_ADMIN, told("The result of the page.", Reindexed), body=Reindex
+    "POST /v1/tenants/{tenant}/reindex", Act.TENANT_ADMIN, answer("The result of the page.", Reindexed), body=Reindex
 )
 async def reindex_tenant(request: Admitted, wanted: Reindex) -> Reindexed:
     """Reindex the numbers of a page of existing calls in the tenant's present region; repeat with its `before`."""
@@ -258,7 +258,7 @@ async def reindex_tenant(request: Admitted, wanted: Reindex) -> Reindexed:
 @OPERATIONS(
     "POST /v1/tenants/{tenant}/offboard",
     Act.TENANT_OFFBOARD,
-    told("The tenant; a second person decides.", Tenant, status=202),
+    answer("The tenant; a second person decides.", Tenant, status=202),
     of=_tenant,
     body=EndContract,
 )
@@ -272,7 +272,7 @@ async def request_offboarding(request: Admitted, tenant: model.Tenant, wanted: E
 @OPERATIONS(
     "POST /v1/tenants/{tenant}/offboard/approve",
     Act.TENANT_OFFBOARD,
-    told("The tenant; after the export window a sweep drops it.", Tenant),
+    answer("The tenant; after the export window a sweep drops it.", Tenant),
     of=_tenant,
     body=Approve,
 )

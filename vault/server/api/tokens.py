@@ -11,7 +11,7 @@ from vault.access.permissions import Act
 from vault.ids import TokenId
 from vault.model import Role
 from vault.server.context import Admitted
-from vault.server.operation import Operations, empty, told
+from vault.server.operation import Operations, answer, empty
 from vault.server.schemas import Body, Instant, Moment, Page, TenantRef, Who, Words, render
 
 OPERATIONS: Final = Operations("administration")
@@ -59,7 +59,7 @@ def render_token(token: model.Token, *, secret: str | None = None) -> Token:
     return render(Token, token, token=secret)
 
 
-@OPERATIONS("GET /v1/tokens", Act.TOKEN_ADMIN, told("Tokens.", TokenList), query=Page, queries=("tenant",))
+@OPERATIONS("GET /v1/tokens", Act.TOKEN_ADMIN, answer("Tokens.", TokenList), query=Page, queries=("tenant",))
 async def list_tokens(request: Admitted, wanted: Page) -> TokenList:
     """List tokens, without their secrets."""
     found = await request.vault.catalog.tokens(tenant=await request.within(wanted.tenant))
@@ -69,7 +69,7 @@ async def list_tokens(request: Admitted, wanted: Page) -> TokenList:
 @OPERATIONS(
     "POST /v1/tokens",
     Act.TOKEN_ADMIN,
-    told("The token with its secret.", Token, status=201, private=True),
+    answer("The token with its secret.", Token, status=201, private=True),
     body=IssueToken,
     problems=(404,),
 )

@@ -19,7 +19,7 @@ from vault.retention.periods import format_duration
 from vault.server.context import CONFIG, VAULT, Admitted, go_on, path_call_key
 from vault.server.ingest.body import BodyPieces, writing
 from vault.server.ingest.uploading import Receipt, Upload, finished, last, preflight, take
-from vault.server.operation import Answer, Operations, told
+from vault.server.operation import Answer, Operations, answer
 from vault.server.schemas import Count, Moment, TenantRef, moment
 from vault.services.ingest.live import LIVE_PATIENCE
 from vault.services.ingest.open_rows import Joiner
@@ -43,13 +43,15 @@ _UPLOAD_HEADERS: Final = (
     "Call-Tags",
 )
 UPLOADED: Final = {
-    **told(
+    **answer(
         "Every byte is durable. `open`: not all bytes are in the object store yet.", Receipt, status=201, location=True
     ),
-    **told("The same audio was recorded under this call key before.", Receipt, location=True),
+    **answer("The same audio was recorded under this call key before.", Receipt, location=True),
 }
 UPLOAD_PROBLEMS: Final = (404, 408, 409, 413, 415, 422, 423, 507)
-_ANSWERS: Final = UPLOADED | told("The piece is durable; the recording continues.", Receipt, status=202, location=True)
+_ANSWERS: Final = UPLOADED | answer(
+    "The piece is durable; the recording continues.", Receipt, status=202, location=True
+)
 _PLACE: Final = "/v1/ingest/{tenant}/{call_key}"
 
 OPERATIONS: Final = Operations("ingest")
@@ -78,7 +80,7 @@ async def ask(request: web.Request, said: Upload) -> None:
 
 
 @OPERATIONS(
-    "GET /v1/ingest/{tenant}", Act.INGEST, told("The terms for recordings that begin now.", Terms), problems=(409,)
+    "GET /v1/ingest/{tenant}", Act.INGEST, answer("The terms for recordings that begin now.", Terms), problems=(409,)
 )
 async def ingest_terms(request: Admitted) -> Terms:
     """Ask how long what this token records is kept, and how large it may be.

@@ -209,7 +209,7 @@ class _Calls:
             await line.run(entropy=self._entropy)
         except VaultError as error:
             with suppress(VaultError):
-                await line.told()
+                await line.note_left_out()
             self._vault.metrics.ingest_refused.labels(error.code).inc()
             self._refusals.note(
                 status=status_of(error),
@@ -341,10 +341,10 @@ class _Line:
         await self._feed.apply(event)
         self._ended = self._ended or isinstance(event, Ended)
 
-    async def told(self) -> None:
+    async def note_left_out(self) -> None:
         """After a refusal, note the frames that could not be read."""
         if self._feed is not None:
-            await self._feed.told()
+            await self._feed.note_left_out()
 
     def lost(self) -> None:
         """Detach from the recording, because the connection is lost; without an end the grace period begins."""

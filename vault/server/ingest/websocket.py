@@ -409,7 +409,7 @@ class _Line:
             for event in self._machine.closed(None):
                 if type(event) is Audio:
                     await self._carry(event)
-            await self._feed.told()
+            await self._feed.note_left_out()
 
     async def _gone(self, code: int | None) -> None:
         if self._machine is not None:

@@ -297,7 +297,7 @@ class Notes:
         except Refused as error:
             _late_refused(session, error)
 
-    def frames_told(self, session: IngestSession) -> Mapping[str, int]:
+    def frames_noted(self, session: IngestSession) -> Mapping[str, int]:
         """Return the number of unreadable frames by reason in the row, which another process may have written."""
         known = facts_of(self._keyring, session.recording)
         text = "" if known is None else known.extra.get(FRAMES_LEFT_OUT, "")

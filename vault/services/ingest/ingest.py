@@ -279,13 +279,13 @@ class Ingest:
             if session.digest is None:
                 await self.storer.rebuild_digest(session)
             if call is not None:
-                await self.told(session, call)
+                await self.add_facts(session, call)
         except BaseException:
             self.detach(session)
             raise
         return session.received
 
-    async def told(self, session: IngestSession, call: Joiner) -> None:
+    async def add_facts(self, session: IngestSession, call: Joiner) -> None:
         """Add the facts of a recorder that continues another token's recording to the recording's facts."""
         if session.begun_by != call.actor.token_id:
             with suppress(Conflict):  # the recording is ending meanwhile, so it is not continued

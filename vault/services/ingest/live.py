@@ -59,7 +59,7 @@ class Feed:
         self._waiting = waiting
         self.session: IngestSession | None = None
         self.ended = False
-        self._untold = 0
+        self._not_noted = 0
 
     async def begin(self, started: Started, *, call_key: str | None = None) -> None:
         """Start the recording, or continue the one whose connection broke; `call_key` outranks the dialect's own.
@@ -162,7 +162,7 @@ class Feed:
                 raise AssertionError(f"not for a recording: {type(event).__name__}")
 
     async def _end(self, session: IngestSession, *, clean: bool) -> None:
-        await self.told()
+        await self.note_left_out()
         if clean:
             await self._finish(session)
         elif session.entry is not None:
@@ -171,15 +171,15 @@ class Feed:
 
     async def _left_out(self, session: IngestSession, event: LeftOut) -> None:
         first = not session.frames_left_out
-        session.leave_out(event.why.value, told=self._parts.notes.frames_told(session) if first else {})
-        self._untold += 1
+        session.leave_out(event.why.value, noted=self._parts.notes.frames_noted(session) if first else {})
+        self._not_noted += 1
         if first:
-            await self.told()
+            await self.note_left_out()
 
-    async def told(self) -> None:
+    async def note_left_out(self) -> None:
         """Note how many frames could not be read: called at the first one, and at the end of the connection."""
-        if self._untold and self.session is not None and not self.ended:
-            self._untold = 0
+        if self._not_noted and self.session is not None and not self.ended:
+            self._not_noted = 0
             await self._parts.notes.frames_left_out(self.session)
 
     async def _resume(self, session: IngestSession) -> None:

@@ -400,10 +400,10 @@ class IngestSession:
         """Note that acknowledged bytes may be lost."""
         self.lossy = True
 
-    def leave_out(self, why: str, *, told: Mapping[str, int]) -> None:
-        """Count a frame that could not be read. The first one continues from `told`, the counts in the row."""
+    def leave_out(self, why: str, *, noted: Mapping[str, int]) -> None:
+        """Count a frame that could not be read. The first one continues from `noted`, the counts in the row."""
         if not self.frames_left_out:
-            self.frames_left_out.update(told)
+            self.frames_left_out.update(noted)
         self.frames_left_out[why] += 1
 
     # -- stored segments ----------------------------------------------------------------------------------------
@@ -489,10 +489,10 @@ class IngestSession:
             self.paused_by = actor
             self.allowance.turn(paused=True, now=now)
 
-    def note_pause(self, told: AuditEvent) -> None:
+    def note_pause(self, event: AuditEvent) -> None:
         """Add a note of the pause at the present end of the audio, with its audit event."""
         self._unwritten.add(self.keeping.note_pause(self.appended))
-        self.untold.append(told)
+        self.untold.append(event)
 
     @contextmanager
     def hold_back(self) -> Iterator[None]:
@@ -525,9 +525,9 @@ class IngestSession:
         self.keeping.notes[at : at + 1] = [note]
         self._unwritten.add(at)
 
-    def tell(self, *told: AuditEvent) -> None:
+    def tell(self, *events: AuditEvent) -> None:
         """Write these audit events with the next note."""
-        self.untold.extend(told)
+        self.untold.extend(events)
 
     @property
     def unwritten(self) -> Mapping[int, Note]:

@@ -166,7 +166,7 @@ class Uploads:
             if description.call_key is not None and session is not None and _goes_on(session, total):
                 joiner = Joiner.of(call, actor)
                 if await self._ingest.joining.may(joiner, session):
-                    await self._ingest.told(session, joiner)
+                    await self._ingest.add_facts(session, joiner)
                     return session, False
             try:
                 return await self._ingest.start(call, actor=actor), True
