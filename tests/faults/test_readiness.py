@@ -1,6 +1,8 @@
 """What a monitor and a balancer are told when something the vault needs is gone: the cause, at once."""
 
 import asyncio
+import shutil
+import sqlite3
 import time
 from contextlib import contextmanager
 from pathlib import Path
@@ -8,10 +10,11 @@ from pathlib import Path
 import pytest
 from aiohttp import ClientSession, ClientTimeout
 
-from tests.helpers.app import Role, app, furnished, out_of_reach, sound
+from tests.helpers.app import Role, app, furnished, out_of_reach, running, sound
 from tests.helpers.disks import small_disk
 from tests.helpers.recorder import Recorder, until
 from tests.helpers.server import in_process, make_site
+from tests.helpers.streams import token_id
 from vault.errors import Unavailable
 
 __all__ = ["app", "furnished"]
@@ -176,6 +179,26 @@ async def test_what_the_catalog_does_not_take_is_not_blamed_on_the_object_store(
         await until(lambda: app.vault.storer.stalled)
         assert (await app.ask("GET", "/readyz", None)).json["object_store"] == "ok"
     assert (await call).status == 201
+
+
+async def test_a_catalog_file_that_was_moved_or_replaced_makes_the_vault_unready_and_takes_no_write(tmp_path):
+    """What is written to a file without a name is lost: a token would be in force again at the next start."""
+    async with running(tmp_path) as app:
+        token = token_id(app.token(Role.AUDITOR))
+        file = app.vault.catalog._database._file
+        older, aside = tmp_path / "older.db", tmp_path / "aside.db"
+        with sqlite3.connect(file) as live, sqlite3.connect(older) as copy:
+            live.backup(copy)
+        file.rename(aside)
+        for replace in (False, True):
+            if replace:
+                shutil.copy(older, file)
+            assert (await told(app))[:2] == (503, {"catalog"})
+            answer = await app.ask("DELETE", f"/v1/tokens/{token}", Role.OPERATOR)
+            assert (answer.status, answer.problem) == (503, "unavailable"), answer.body
+        aside.rename(file)
+        assert (await told(app))[0] == 200
+        assert (await app.ask("DELETE", f"/v1/tokens/{token}", Role.OPERATOR)).status == 204
 
 
 async def test_a_catalog_that_can_be_read_and_not_written_makes_the_vault_unready(app):

@@ -15,7 +15,10 @@ class SchemaCheck(Protocol):
     """Checks the version of the catalog's schema."""
 
     async def check_schema(self) -> None:
-        """Raise ConfigError if the schema is absent, or older or newer than this program's."""
+        """Raise ConfigError if the schema is absent, or older or newer than this program's.
+
+        Unavailable if the file that was opened is no longer in its place.
+        """
 
 
 class Schema(SchemaCheck, Protocol):

@@ -156,7 +156,11 @@ class SqlCatalog(
             raise translate(error) from error
 
     async def check_schema(self) -> None:
-        """ConfigError if the schema is absent, half upgraded, older or newer than this code's."""
+        """ConfigError if the schema is absent, half upgraded, older or newer than this code's.
+
+        Unavailable if the file that was opened is no longer in its place.
+        """
+        await self._database.require_place()
         if not await self._database.exists():
             raise ConfigError("catalog: there is no database file", hint=NO_CATALOG)
         revision = await self._revision()

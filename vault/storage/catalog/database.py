@@ -39,6 +39,7 @@ class Engines:
     writing: AsyncEngine
     reading: AsyncEngine | None
     file: Path | None = None
+    place: sqlite.Place | None = None
     patient: Callable[[], AsyncEngine] | None = None
 
 
@@ -47,7 +48,9 @@ def engines(place: Path | PostgresSettings | None) -> Engines:
     if place is None:
         return Engines(writing=sqlite.writing_engine(None), reading=None)
     if isinstance(place, Path):
-        return Engines(writing=sqlite.writing_engine(place), reading=sqlite.reading_engine(place), file=place)
+        there = sqlite.Place(place)
+        writing, reading = sqlite.writing_engine(there), sqlite.reading_engine(place)
+        return Engines(writing=writing, reading=reading, file=place, place=there)
     return Engines(
         writing=postgres.writing_engine(place),
         reading=postgres.reading_engine(place),
@@ -70,6 +73,7 @@ class Database:
     def __init__(self, engines: Engines, *, clock: Clock, metrics: Metrics | None = None) -> None:
         self.engine = engines.writing
         self._file = engines.file
+        self._place = engines.place
         self._readers = engines.reading
         self._slow = engines.patient
         self.writer = Writer(self.engine, clock=clock, metrics=metrics)
@@ -143,6 +147,11 @@ class Database:
     async def exists(self) -> bool:
         """Tell whether the file exists; opening never makes one."""
         return self._file is None or await in_thread(self._file.exists)
+
+    async def require_place(self) -> None:
+        """Raise Unavailable if the file that was opened is no longer at its path."""
+        if self._place is not None:
+            await in_thread(self._place.require)
 
     async def close(self) -> None:
         """Carry out the acts that were submitted and release the connections."""

@@ -7,10 +7,11 @@ freed pages; this is only hygiene, because no key is ever in this file.
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 from urllib.parse import quote
 
 import aiosqlite
@@ -21,6 +22,7 @@ from sqlalchemy.pool import StaticPool
 from vault.disk import sync_directory, write_new
 from vault.errors import Unavailable, reason
 
+_GONE: Final = "put it back; if another file is to be the catalog, stop the server before it is put there"
 _READERS = 4
 _POOL_SECONDS = 30
 _PRAGMAS = (
@@ -45,6 +47,38 @@ def create_file(path: Path) -> None:
         raise Unavailable(f"the catalog file cannot be created: {reason(error)}") from error
 
 
+class Place:
+    """Where the file is that is open: what is written to a file that lost its name is lost with the process."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._opened: os.stat_result | None = None
+
+    def opened(self) -> None:
+        """Note the file, the first time that it is opened."""
+        if self._opened is None:
+            self._opened = self.path.stat()
+
+    def require(self) -> None:
+        """Raise Unavailable if the file that was opened is no longer there, or another one is."""
+        if self._opened is None:
+            return
+        try:
+            there = self.path.stat()
+        except OSError as error:
+            raise Unavailable(
+                f"the catalog is no longer at {self.path}: {reason(error)}; nothing was changed",
+                hint=_GONE,
+                cause="catalog",
+            ) from error
+        if not os.path.samestat(there, self._opened):
+            raise Unavailable(
+                f"another file than the catalog that was opened is at {self.path}; nothing was changed",
+                hint=_GONE,
+                cause="catalog",
+            )
+
+
 def _url(path: Path) -> sa.URL:
     # mode=rw: a missing file is an outage or a mistake and must not start an empty catalog.
     return sa.URL.create(
@@ -52,13 +86,20 @@ def _url(path: Path) -> sa.URL:
     )
 
 
-def writing_engine(path: Path | None) -> AsyncEngine:
-    """Return the one connection that writes, to a file, or with None to a database in memory."""
-    if path is None:
+def writing_engine(place: Place | None) -> AsyncEngine:
+    """Return the one connection that writes, to a file, or with None to a database in memory.
+
+    It begins no transaction unless the file is still in its place.
+    """
+    if place is None:
         engine = create_async_engine("sqlite+aiosqlite://", poolclass=StaticPool, hide_parameters=True)
     else:
         engine = create_async_engine(
-            _url(path), connect_args={"async_creator_fn": _connect}, pool_size=1, max_overflow=0, hide_parameters=True
+            _url(place.path),
+            connect_args={"async_creator_fn": _connect},
+            pool_size=1,
+            max_overflow=0,
+            hide_parameters=True,
         )
     sync = engine.sync_engine
 
@@ -67,9 +108,13 @@ def writing_engine(path: Path | None) -> AsyncEngine:
         # The driver's own BEGIN would be late and deferred; see SQLAlchemy, "SQLite transactions".
         connection.isolation_level = None
         _run(connection, _PRAGMAS)
+        if place is not None:
+            place.opened()
 
     @sa.event.listens_for(sync, "begin")
     def begin(connection: sa.Connection) -> None:
+        if place is not None:
+            place.require()
         # IMMEDIATE takes the write lock before the first read, so rows that an act read are unchanged when it writes.
         connection.exec_driver_sql("BEGIN IMMEDIATE")
 
