@@ -79,7 +79,7 @@ def test_a_choice_outside_the_bounds_is_refused_when_it_is_made():
         assert refused.value.hint == "choose between 1d and 7y"
     with pytest.raises(Invalid) as refused:
         bounds(predates=True).check(parse_period("8y"))
-    assert refused.value.hint == "choose between above zero and 7y"
+    assert refused.value.hint == "choose 7y or less"
 
 
 def test_cohorts_of_less_than_an_hour_are_for_new_trial_vaults():

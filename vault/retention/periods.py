@@ -192,10 +192,8 @@ class RetentionBounds:
     def check(self, chosen: Period) -> None:
         """Raise Invalid unless `chosen` is within floor and cap, whatever instant it counts from."""
         if self.of(chosen) is not chosen:
-            low = self.floor or "above zero"
-            raise Invalid(
-                f"the retention {chosen} is outside the vault's bounds", hint=f"choose between {low} and {self.cap}"
-            )
+            bounds = f"choose between {self.floor} and {self.cap}" if self.floor else f"choose {self.cap} or less"
+            raise Invalid(f"the retention {chosen} is outside the vault's bounds", hint=bounds)
 
     def of(self, chosen: Period | None) -> Period:
         """Return how long a new recording is kept under a tenant's choice; None means the vault's default.

@@ -47,7 +47,7 @@ from vault.wiring.init import identity_findings
 from vault.wiring.lineage import CatalogUsers, no_catalog, same_lineage
 from vault.wiring.retention import bounds_of, retention_findings
 
-# -- process memory -----------------------------------------------------------------------------------------------
+# -- memory of the process ----------------------------------------------------------------------------------------
 
 _PR_SET_DUMPABLE: Final = 4
 _MCL_CURRENT, _MCL_FUTURE, _MCL_ONFAULT = 1, 2, 4
@@ -107,7 +107,7 @@ def memory_findings(
     return (Finding(level="warning", subject="memory", message=text, hint=_SWAP_HINT),)
 
 
-# -- open ---------------------------------------------------------------------------------------------------------
+# -- opening a vault ----------------------------------------------------------------------------------------------
 
 _PRECREATE_SECONDS = 3600.0
 _LABEL_SECONDS = 5.0
@@ -290,5 +290,5 @@ async def _same_vault(catalog: Catalog, keyring: Keyring, config: Config) -> Non
     if keyring.cohort_width_seconds != width:
         raise ConfigError(
             f"retention.cohort_width: the vault was created with {keyring.cohort_width_seconds:g} s, not {width:g} s",
-            hint="the width is fixed at init: coordinates count in it",
+            hint=f'the width is fixed at init: set it back to "{keyring.cohort_width_seconds:.0f}s"',
         )
