@@ -18,7 +18,7 @@ from cli.client import Client, segment
 from vault import disk
 from vault.errors import Invalid, Refused, Tampered
 
-# -- files --------------------------------------------------------------------------------------------------------
+# -- whole files --------------------------------------------------------------------------------------------------
 
 STDOUT = "-"
 
@@ -63,7 +63,7 @@ def read_file(path: Path, *, what: str, limit_bytes: int = 64 << 20) -> bytes:
     return data
 
 
-# -- downloads ----------------------------------------------------------------------------------------------------
+# -- downloads of audio -------------------------------------------------------------------------------------------
 
 CHUNK_BYTES: Final = 1 << 16
 _DIGEST: Final = "sha-256=:"

@@ -31,7 +31,7 @@ from vault.model import Container
 from vault.retention.periods import Period, parse_duration, parse_period
 from vault.retention.policy import Lifetime, StartEffect, lifetime
 
-# -- plan ---------------------------------------------------------------------------------------------------------
+# -- which files are sent -----------------------------------------------------------------------------------------
 
 MANIFESTS: Final = tuple(f"manifest.{suffix}" for suffix in ("jsonl", "ndjson", "json", "csv", "tsv"))
 """Names of a directory's table."""

@@ -21,7 +21,7 @@ from vault.errors import Invalid
 from vault.model import CallFacts
 from vault.protocol.facts.stated import Reading, Unusable, instant
 
-# -- tables -------------------------------------------------------------------------------------------------------
+# -- reading a table ----------------------------------------------------------------------------------------------
 
 Said = str | tuple[str, ...]
 """The value of one cell; several texts only for a list in JSON."""
@@ -185,7 +185,7 @@ def _object(number: int, value: object) -> Row:
     return Row(line=number, members=flat(value))
 
 
-# -- calls --------------------------------------------------------------------------------------------------------
+# -- facts of a call from a row -----------------------------------------------------------------------------------
 
 NAMES: Final[Mapping[str, tuple[str, ...]]] = {
     "file": ("filename", "filepath", "path", "recording", "recordingfile", "recordingpath", "audio", "audiofile"),

@@ -17,7 +17,7 @@ from cli.demo.narrator import Narrator
 from cli.demo.stage import Stage
 from cli.exit_codes import Exit
 
-# -- search -------------------------------------------------------------------------------------------------------
+# -- searching files for audio ------------------------------------------------------------------------------------
 
 RUN_BYTES: Final = 32
 _BLOCK: Final = RUN_BYTES // 2
@@ -82,7 +82,7 @@ def search(directory: Path, index: AudioIndex, *, words: tuple[bytes, ...] = ())
     return Searched(files=files, bytes=size, found=tuple(found))
 
 
-# -- epilogue -----------------------------------------------------------------------------------------------------
+# -- certificates without the server ------------------------------------------------------------------------------
 
 _ISSUER: Final = "issuer.pub"
 

@@ -21,7 +21,7 @@ from typing import Any, Final
 from cli.client import Client
 from vault.errors import ConfigError, FormatError, IntegrityError, Refused, Unavailable
 
-# -- stage --------------------------------------------------------------------------------------------------------
+# -- directory, settings and server -------------------------------------------------------------------------------
 
 BYTES_A_SECOND: Final = 16_000
 """G.711, 8000 Hz, two channels."""
@@ -233,7 +233,7 @@ def make_directory(keep: Path | None) -> Path:
     return keep.absolute()
 
 
-# -- calls --------------------------------------------------------------------------------------------------------
+# -- the calls that are recorded ----------------------------------------------------------------------------------
 
 CONTENT_TYPE: Final = "audio/PCMU;rate=8000;channels=2"
 _PIECES_A_SECOND = 10

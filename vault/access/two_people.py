@@ -19,7 +19,7 @@ from vault.errors import ChangedSince, Forbidden, Invalid
 from vault.ids import TenantId, TokenId
 from vault.model import HoldKind, Role
 
-# -- shown --------------------------------------------------------------------------------------------------------
+# -- the digest of what an approver was shown ---------------------------------------------------------------------
 
 
 def shown_digest(document: Mapping[str, Any]) -> str:
@@ -47,7 +47,7 @@ def check_shown(stated: str | None, document: Mapping[str, Any]) -> None:
         )
 
 
-# -- two people ---------------------------------------------------------------------------------------------------
+# -- which two people decide --------------------------------------------------------------------------------------
 
 
 class Decision(enum.StrEnum):

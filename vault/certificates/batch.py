@@ -29,7 +29,7 @@ from vault.format import codec
 from vault.ids import CertificateId, TenantId, id_bytes
 from vault.model import Part
 
-# -- tree ---------------------------------------------------------------------------------------------------------
+# -- Merkle trees (RFC 6962) --------------------------------------------------------------------------------------
 # Merkle trees over certificates: RFC 6962 section 2.1, proofs verified as in RFC 9162 section 2.1.3.2.
 #
 # All hashes are 32 bytes of SHA-256; a leaf's is over `0x00 ‖ document`, an inner node's over `0x01 ‖ left ‖ right`.
@@ -113,7 +113,7 @@ def _node(left: bytes, right: bytes) -> bytes:
     return _sha256(b"\x01" + left + right).digest()
 
 
-# -- objects ------------------------------------------------------------------------------------------------------
+# -- the list of objects that a certificate counts ----------------------------------------------------------------
 # The list of a recording's objects, and its Merkle root, which the certificate states.
 #
 # See docs/certificates.md, "The list of objects".
@@ -169,7 +169,7 @@ def _leaf(name: str, size: int, sha256: str) -> bytes:
     return f'{{"bytes":{size},"name":{encode_basestring(name)},"sha256":"{sha256}"}}'.encode()
 
 
-# -- batch --------------------------------------------------------------------------------------------------------
+# -- the signed statement of a batch ------------------------------------------------------------------------------
 
 SCHEMA: Final = "callvault/certificate-batch/v1"
 TYPE: Final = "callvault-certificate-batch+jws"

@@ -22,7 +22,7 @@ from vault.places import unusable
 from vault.retention.periods import Period
 from vault.wording import first_misfit
 
-# -- streams ------------------------------------------------------------------------------------------------------
+# -- [streams] ----------------------------------------------------------------------------------------------------
 
 _PLACE: Final = re.compile(r"(?:\[([0-9A-Fa-f:.]+)\]|([^:\[\]]+)):([0-9]{1,5})", re.ASCII)
 _MAX_PORT: Final = 65_535
@@ -97,7 +97,7 @@ def _is_loopback(host: str) -> bool:
         return False  # a name may come to lead elsewhere
 
 
-# -- file ---------------------------------------------------------------------------------------------------------
+# -- the other sections, and the whole file -----------------------------------------------------------------------
 
 S3_SCHEME = "s3://"
 

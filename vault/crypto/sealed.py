@@ -37,7 +37,7 @@ from vault.format.segment import (
 from vault.ids import RecordingId
 from vault.model import CallFacts, Coordinate, DataKey
 
-# -- commitments --------------------------------------------------------------------------------------------------
+# -- which key opens an object ------------------------------------------------------------------------------------
 # Tests from a sealed object's first bytes whether a key opens it, and tries each 32-byte window of data as a key.
 #
 # A window is first compared with the 20 bytes of the key commitment that lie in the first block of HKDF's output. A
@@ -113,7 +113,7 @@ def windows(data: bytes, targets: Sequence[Target], *, start: int, end: int) -> 
                 yield Hit(offset=offset, target=number, kind="data key")
 
 
-# -- sealed -------------------------------------------------------------------------------------------------------
+# -- sealing and opening ------------------------------------------------------------------------------------------
 
 HEAD_BYTES: Final = 1024
 """The header, salt and commitment of an object lie within this many of its first bytes."""

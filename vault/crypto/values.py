@@ -22,7 +22,7 @@ from vault.format.notes import Note, decode_note, encode_note
 from vault.ids import RecordingId, TokenId, id_bytes
 from vault.model import DataKey
 
-# -- rows ---------------------------------------------------------------------------------------------------------
+# -- values of rows, sealed ---------------------------------------------------------------------------------------
 
 _VERSION: Final = b"\x01"
 _NONCE_BYTES: Final = 12
@@ -92,7 +92,7 @@ def _open(key: bytes, sealed: bytes, place: bytes, what: str) -> bytes:
         raise Tampered(f"{what} failed authentication; nothing of it was returned") from error
 
 
-# -- blind --------------------------------------------------------------------------------------------------------
+# -- blind tokens -------------------------------------------------------------------------------------------------
 # The blind index: tokens by which the catalog finds calls without storing numbers (docs/format.md, "Blind index").
 #
 # Each metadata cohort has its own index key, at a leaf that no recording gets. The same value has unrelated tokens in

@@ -14,7 +14,7 @@ from vault.errors import FormatError, Invalid, Truncated, kind_in_words
 from vault.ids import parse_tenant
 from vault.model import Cohort, Coordinate, Part
 
-# -- codec --------------------------------------------------------------------------------------------------------
+# -- canonical MessagePack ----------------------------------------------------------------------------------------
 
 _MAX_INPUT_BYTES = 64 << 20
 MAX_DEPTH = 32
@@ -101,7 +101,7 @@ def decode_coordinate(value: Any) -> Coordinate:
     return Coordinate(cohort=cohort, leaf=leaf)
 
 
-# -- frame --------------------------------------------------------------------------------------------------------
+# -- the beginning of a sealed object -----------------------------------------------------------------------------
 
 MAGIC_BYTES: Final = 4
 PREAMBLE_BYTES: Final = MAGIC_BYTES + 4

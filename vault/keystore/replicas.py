@@ -27,7 +27,7 @@ from vault.model import Finding
 from vault.ports.keys import KeyringStore
 from vault.threads import in_thread
 
-# -- files --------------------------------------------------------------------------------------------------------
+# -- files of one directory ---------------------------------------------------------------------------------------
 
 
 class Files:
@@ -84,7 +84,7 @@ def _answering(path: Path, *, absence: bool = False) -> contextlib.AbstractConte
     return answering(full=f"no room left for {path}", failed=f"{path} cannot be used", absence=absence)
 
 
-# -- directory ----------------------------------------------------------------------------------------------------
+# -- a replica in a directory -------------------------------------------------------------------------------------
 
 LOCK: Final = "LOCK"
 _WAIT_SECONDS: Final = 15.0
@@ -192,7 +192,7 @@ class DirectoryReplica:
         """Do nothing; no file stays open."""
 
 
-# -- replicas -----------------------------------------------------------------------------------------------------
+# -- all replicas, and their majority -----------------------------------------------------------------------------
 
 _LOG: Final = logging.getLogger(__name__)
 

@@ -11,7 +11,7 @@ import struct
 from collections.abc import Generator, Sequence
 from typing import Final, NamedTuple
 
-# -- id3 ----------------------------------------------------------------------------------------------------------
+# -- ID3v2 tags ---------------------------------------------------------------------------------------------------
 
 ID3_BYTES: Final = 10
 """How many first bytes state the length of a tag."""
@@ -26,7 +26,7 @@ def behind_id3(first: bytes) -> int:
     return ID3_BYTES + size + (ID3_BYTES if first[5] & _FOOTER else 0)
 
 
-# -- wav sizes ----------------------------------------------------------------------------------------------------
+# -- sizes in the head of a WAV -----------------------------------------------------------------------------------
 
 UNKNOWN: Final = 0xFFFFFFFF
 WAVES: Final = frozenset({b"RIFF", b"RF64", b"BW64"})

@@ -62,7 +62,7 @@ Instant = Annotated[AwareDatetime, AfterValidator(_in_utc), BeforeValidator(_no_
 """An instant in a request, converted to UTC. One that is beyond the calendar in UTC is refused."""
 
 
-# -- values -----------------------------------------------------------------------------------------------------
+# -- kinds of values in bodies and answers ----------------------------------------------------------------------
 
 
 def _id(prefix: str) -> WithJsonSchema:
@@ -104,7 +104,7 @@ def longest_seconds(period: str | None) -> float | None:
     return None if period is None else parse_period(period).longest.total_seconds()
 
 
-# -- models -----------------------------------------------------------------------------------------------------
+# -- the bases of bodies and answers ----------------------------------------------------------------------------
 
 
 class Body(BaseModel):

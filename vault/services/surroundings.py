@@ -10,7 +10,7 @@ from vault.ports.time import Clock, Entropy
 from vault.retention.guards import effective_now
 from vault.telemetry import Metrics
 
-# -- surroundings -------------------------------------------------------------------------------------------------
+# -- what every service gets --------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -22,7 +22,7 @@ class Surroundings:
     metrics: Metrics
 
 
-# -- vault time ---------------------------------------------------------------------------------------------------
+# -- the clock for decisions --------------------------------------------------------------------------------------
 
 
 class VaultTime:

@@ -43,7 +43,7 @@ from vault.wiring.lineage import lineage_findings
 from vault.wiring.open import memory_findings, observe_vault
 from vault.wiring.retention import bounds_of, retention_findings
 
-# -- doctor -------------------------------------------------------------------------------------------------------
+# -- findings about a vault ---------------------------------------------------------------------------------------
 
 NOT_SERVED: Final = "no process has it open"
 _LATE: Final = timedelta(hours=1)
@@ -286,7 +286,7 @@ async def repair_replica(config: Config, name: str) -> None:
     await recovery.repair_replica(name, replicas=Replicas(keyring_replicas(config)), provider=provider)
 
 
-# -- owners -------------------------------------------------------------------------------------------------------
+# -- files and their owners ---------------------------------------------------------------------------------------
 
 FILES: Final = "files"
 """The subject of findings on owners, modes and paths."""

@@ -31,7 +31,7 @@ from vault.services.vault import Vault
 from vault.telemetry import set_level
 from vault.threads import in_thread
 
-# -- tls ----------------------------------------------------------------------------------------------------------
+# -- TLS, and files that are read again ---------------------------------------------------------------------------
 
 _AEAD_OF_1_2: Final = "ECDHE+AESGCM:ECDHE+CHACHA20"
 """TLS 1.2 suites with forward secrecy and authenticated encryption (RFC 9325 section 4.2); 1.3 has no others."""
@@ -150,7 +150,7 @@ def _named(value: object, name: str = "") -> Iterator[tuple[str, object]]:
         yield from _named(inner, f"{name}.{key}" if name else key)
 
 
-# -- workers ------------------------------------------------------------------------------------------------------
+# -- worker processes and descriptors -----------------------------------------------------------------------------
 # Worker processes behind one port, and the settings of each process.
 #
 # Each worker serves its metrics on a socket that only its siblings use. A worker that is asked for /metrics asks the

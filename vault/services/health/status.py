@@ -26,7 +26,7 @@ from vault.services.ingest.ingest import Ingest
 from vault.services.surroundings import Surroundings
 from vault.services.tenants.tenants import Tenants
 
-# -- nodes --------------------------------------------------------------------------------------------------------
+# -- this node's row ----------------------------------------------------------------------------------------------
 
 _BEAT_SECONDS = 10.0
 
@@ -78,7 +78,7 @@ class Presence:
         )
 
 
-# -- status -------------------------------------------------------------------------------------------------------
+# -- readiness and gauges -----------------------------------------------------------------------------------------
 
 _CLOSE_SECONDS: Final = 1.0
 

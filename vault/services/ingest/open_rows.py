@@ -58,7 +58,7 @@ from vault.services.recordings.search import (
 from vault.services.surroundings import Surroundings
 from vault.services.tenants.tenants import Tenants
 
-# -- joining ------------------------------------------------------------------------------------------------------
+# -- who may continue an open row ---------------------------------------------------------------------------------
 # A recording may be continued by the token that began it, or by another token that would not keep it longer.
 #
 # A call key is not secret, so any recorder can begin a call under a name that another is about to use. The recorder
@@ -276,7 +276,7 @@ async def row_from_journal(
     return row
 
 
-# -- beginning ----------------------------------------------------------------------------------------------------
+# -- how a row begins ---------------------------------------------------------------------------------------------
 
 _DEFAULT_CLASS = "recording"
 _LOCKED_CLASS = "object_lock"
@@ -429,7 +429,7 @@ def _noted(stated_start: datetime | None, life: Lifetime) -> Mapping[str, str]:
     }
 
 
-# -- resuming -----------------------------------------------------------------------------------------------------
+# -- how a row is resumed after a restart -------------------------------------------------------------------------
 
 
 class TakeUp:

@@ -38,7 +38,7 @@ from vault.storage.catalog.tables import (
 from vault.storage.catalog.tables import audit as audit_table
 from vault.storage.catalog.writer import Transaction
 
-# -- admin --------------------------------------------------------------------------------------------------------
+# -- tenants, tokens, the audit trail and settings ----------------------------------------------------------------
 
 _TENANT = sa.select(tenants).where(tenants.c.id == sa.bindparam("key"))
 _TENANTS = sa.select(tenants).order_by(tenants.c.id)
@@ -437,7 +437,7 @@ def _to_token(row: sa.Row[Any]) -> Token:
     )
 
 
-# -- keyed requests -----------------------------------------------------------------------------------------------
+# -- requests with an Idempotency-Key -----------------------------------------------------------------------------
 
 _k = keyed_requests.c
 _ITS_KEY: Final = (_k.token == sa.bindparam("its_token"), _k.key == sa.bindparam("its_key"))

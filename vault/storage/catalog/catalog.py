@@ -32,7 +32,7 @@ from vault.storage.catalog.writer import NO_CATALOG, Transaction, translate
 from vault.storage.postgres import PostgresSettings
 from vault.telemetry import Metrics
 
-# -- nodes --------------------------------------------------------------------------------------------------------
+# -- rows of nodes ------------------------------------------------------------------------------------------------
 
 _n = nodes.c
 _ANY = sa.select(_n.id).limit(1)
@@ -113,7 +113,7 @@ class NodeStore:
         ]
 
 
-# -- catalog ------------------------------------------------------------------------------------------------------
+# -- all rows together --------------------------------------------------------------------------------------------
 
 
 class SqlCatalog(

@@ -40,7 +40,7 @@ from vault.storage.catalog import rows
 from vault.storage.catalog.tables import audit, audit_head, keyed_requests, recording_counts
 from vault.telemetry import Metrics
 
-# -- faults -------------------------------------------------------------------------------------------------------
+# -- what an error of a database means ----------------------------------------------------------------------------
 
 _CORRUPT = ("SQLITE_CORRUPT", "SQLITE_NOTADB")
 _ONE_ACT_ONLY = (ConstraintError, DataError, InterfaceError, ProgrammingError)
@@ -128,7 +128,7 @@ def _sqlstate(error: DBAPIError) -> str:
     return getattr(error.orig, "sqlstate", None) or ""
 
 
-# -- writer -------------------------------------------------------------------------------------------------------
+# -- transactions, and the group commit ---------------------------------------------------------------------------
 
 _BATCH_ACTS = 256
 _ROWS_A_STATEMENT = 256

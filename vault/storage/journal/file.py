@@ -22,7 +22,7 @@ from vault.ids import NodeId, new_id
 from vault.places import unusable
 from vault.ports.time import Entropy
 
-# -- node ---------------------------------------------------------------------------------------------------------
+# -- the id of a node ---------------------------------------------------------------------------------------------
 
 FILE_NAME: Final = "node.id"
 _PATTERN: Final = re.compile(r"node_[0-9a-f]{32}")
@@ -68,7 +68,7 @@ def _read(directory: Path) -> NodeId:
     return NodeId(name)
 
 
-# -- file ---------------------------------------------------------------------------------------------------------
+# -- one journal file ---------------------------------------------------------------------------------------------
 
 WINDOW_BYTES: Final = 64 << 10
 

@@ -49,7 +49,7 @@ from vault.storage.journal.file import Disk, JournalFile, node_of
 from vault.telemetry import Metrics
 from vault.threads import in_thread
 
-# -- replay -------------------------------------------------------------------------------------------------------
+# -- replay after a crash -----------------------------------------------------------------------------------------
 # Finds, in the files of earlier processes, every acknowledged byte that is still needed.
 #
 # A crash leaves a tail that fails framing or authentication, without a valid record after it. If a valid record follows
@@ -275,7 +275,7 @@ class _FileScan:
         track.ended = plaintext.decode(errors="replace")
 
 
-# -- journal ------------------------------------------------------------------------------------------------------
+# -- appending and reading ----------------------------------------------------------------------------------------
 
 _LOCK_NAME: Final = "journal.lock"
 _FILES_PER_BOUND: Final = 4

@@ -28,7 +28,7 @@ from vault.places import is_settled, unusable
 from vault.ports.objects import Deletion, ObjectInfo, ObjectMeta
 from vault.storage.objects.names import meta_texts, parse_meta_texts
 
-# -- file layout --------------------------------------------------------------------------------------------------
+# -- the layout of a file -----------------------------------------------------------------------------------------
 # The layout of one object in the filesystem store: a header of fixed size, then the object's bytes.
 #
 # One file holds bytes and metadata, so neither can appear or vanish without the other, and an object is always one
@@ -72,7 +72,7 @@ def held_byte(*, held: bool) -> bytes:
     return b"\1" if held else b"\0"
 
 
-# -- tree ---------------------------------------------------------------------------------------------------------
+# -- the directory tree -------------------------------------------------------------------------------------------
 
 MARKER: Final = "CALLVAULT-OBJECTS"
 

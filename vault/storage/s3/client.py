@@ -18,7 +18,7 @@ from botocore.exceptions import BotoCoreError, ClientError, HTTPClientError, NoC
 from vault.errors import DiskFull, NotFound, RangeNotSatisfiable, Unavailable, VaultError, reason
 from vault.ports.objects import Deletion
 
-# -- client -------------------------------------------------------------------------------------------------------
+# -- failures as the vault's errors -------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -159,7 +159,7 @@ def _client_config(settings: S3Settings) -> AioConfig:
     )
 
 
-# -- delete -------------------------------------------------------------------------------------------------------
+# -- the complete deletion of a key -------------------------------------------------------------------------------
 
 Call = Callable[..., Awaitable[Any]]
 """Makes one request about the bucket: `await call("head_object", Key=...)`; raises the vault's errors."""
