@@ -47,6 +47,37 @@ def test_every_link_within_the_project_leads_somewhere(page):
             assert anchor in anchors(found.read_text()), target
 
 
+def test_every_section_that_the_code_cites_is_on_its_page():
+    cited = [
+        (source.relative_to(ROOT), page, re.sub(r"\s+#?\s*", " ", section))
+        for source in [*(ROOT / "vault").rglob("*.py"), *(ROOT / "cli").rglob("*.py")]
+        for page, section in re.findall(r'docs/([a-z-]+\.md), "([^"]+)"', source.read_text())
+    ]
+    assert cited
+    sections = {page: anchors((ROOT / "docs" / page).read_text()) for _, page, _ in cited}
+    assert [each for each in cited if not anchors(f"# {each[2]}") <= sections[each[1]]] == []
+
+
+def is_there(name):
+    """Return whether a dotted name or a path is a module, a folder, or a name in a module."""
+    path = name.removesuffix(".py").replace(".", "/")
+    parent, _, last = path.rpartition("/")
+    if any(place.exists() for place in (ROOT / f"{path}.py", ROOT / path, ROOT / name)):
+        return True
+    within = [place for place in (ROOT / f"{parent}.py", ROOT / parent / "__init__.py") if place.exists()]
+    return any(re.search(rf"\b{last}\b", place.read_text()) for place in within)
+
+
+def test_every_module_that_is_named_is_there():
+    named = {
+        (page.relative_to(ROOT), name)
+        for page in [*PAGES, *(ROOT / "vault").rglob("*.py"), *(ROOT / "cli").rglob("*.py")]
+        for name in re.findall(r"`((?:vault|cli|tests|benchmarks)(?:[./][a-z0-9_]+)+(?:\.py)?)", page.read_text())
+        if page.name != "CHANGELOG.md"
+    }
+    assert {each for each in named if not is_there(each[1])} == set()
+
+
 def test_what_a_page_calls_above_or_below_is_there():
     for page in DOCUMENTS:
         text = page.read_text()

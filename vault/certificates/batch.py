@@ -308,7 +308,10 @@ class Entries(NamedTuple):
 
 
 def pack_entries(entries: Entries) -> bytes:
-    """Return the entries of a batch as one value (docs/format.md, "Catalog"); Invalid if there are too many."""
+    """Return the entries of a batch as one value. Invalid if there are too many.
+
+    docs/format.md, "Certificates in the catalog", has its bytes.
+    """
     groups = codec.pack([[each.tenant, [*each.parts], each.form, each.supersede] for each in entries.groups])
     directory = bytearray()
     try:
