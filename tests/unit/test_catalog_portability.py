@@ -160,6 +160,7 @@ PLANS = {
     "recordings.tenant = ? AND recordings.call_token IN": "(tenant=? AND call_token=?)",
     "recordings.metadata_certificate_id IS NULL AND": "ix_recordings_metadata (tenant=? AND id>?)",
     "WHERE recordings.tenant = ? AND recordings.started_at >= ?": "ix_recordings_tenant (tenant=? AND started_at>?",
+    "recordings.metadata_leaf FROM recordings WHERE recordings.id IN": "sqlite_autoindex_recordings_1 (id=?)",
     "WHERE recordings.tenant = ? AND recordings.state = ?": "ix_recordings_tenant_state (tenant=? AND state=? AND st",
 }
 

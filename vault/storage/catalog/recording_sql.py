@@ -43,7 +43,8 @@ BY_ID_IN = BY_ID.where(_r.tenant == sa.bindparam("in_tenant"))
 _PLACE = ("period", "generation", "leaf")
 _KEYS = ("id", "tenant", "state", "started_at", *(f"{part}_{of}" for part in ("audio", "metadata") for of in _PLACE))
 KEYS_OF = sa.select(*(_r[name] for name in _KEYS)).where(_r.id.in_(sa.bindparam("keys", expanding=True)))
-KEYS_OF_IN = KEYS_OF.where(_r.tenant == sa.bindparam("in_tenant"))
+# The tenant is wrapped: a database without statistics would otherwise read all that the tenant has for each page.
+KEYS_OF_IN = KEYS_OF.where(sa.func.coalesce(_r.tenant, "") == sa.bindparam("in_tenant"))
 PLACE = sa.select(_r.started_at, _r.retain_until, _r.audio_period).where(_r.id == sa.bindparam("key"))
 """The place of a row in each of the orders of pages."""
 PLACE_IN = PLACE.where(_r.tenant == sa.bindparam("in_tenant"))
@@ -230,7 +231,11 @@ COUNT_KEPT = sa.select(
     .label("live"),
     sa.select(sa.func.count())
     .select_from(recordings)
-    .where(_IN_TENANT, _r.state != RecordingState.SHREDDED.value, _r.id.in_(HELD))
+    .where(
+        sa.func.coalesce(_r.tenant, "") == sa.bindparam("tenant_id"),
+        _r.state != RecordingState.SHREDDED.value,
+        _r.id.in_(HELD.where(holds.c.tenant == sa.bindparam("tenant_id"))),
+    )
     .scalar_subquery()
     .label("held"),
 )
