@@ -112,7 +112,11 @@ async def approve(call: Remote, erasure: ErasureName, shown: Shown = None, yes: 
         shown=shown,
         yes=yes,
     )
-    _show(call, await call.client.post(f"{path}/approve", {"shown": named}))
+    decided = await call.client.post(f"{path}/approve", {"shown": named})
+    _show(call, decided)
+    if decided["state"] == "approved" and not decided["queue"]:
+        call.out.note("warning: approved and not yet erased; each sweep tries again")
+        call.out.hint("the vault's operator sees why with callvault doctor, on the vault's machine")
 
 
 @remote(group, "reject", examples=[f"callvault erasures reject {_ERASURE}"])

@@ -247,6 +247,18 @@ def test_whoever_asked_is_told_that_they_cannot_approve_before_they_are_asked_wh
             assert "a second person approves" in said
 
 
+def test_an_erasure_that_is_approved_and_not_yet_done_says_who_sees_why(
+    stub: StubServer, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for state, waits in (("done", False), ("approved", True)):
+        stub.on("POST", f"/v1/erasures/{ERA}/approve", answer({**ERASURE, "state": state, "queue": waits}))
+        assert main(["erasures", "approve", ERA, "--shown", SHOWN]) == 0
+        assert "doctor" not in capsys.readouterr().err
+    stub.on("POST", f"/v1/erasures/{ERA}/approve", answer({**ERASURE, "state": "approved"}))
+    assert main(["erasures", "approve", ERA, "--shown", SHOWN]) == 0
+    assert "not yet erased" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(("line", "path"), APPROVALS)
 @pytest.mark.parametrize("option", [[], ["--json"], ["--json", "--yes"]])
 def test_nobody_approves_unseen(
