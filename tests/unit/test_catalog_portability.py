@@ -14,6 +14,7 @@ from sqlalchemy.schema import CreateIndex, CreateTable
 
 from tests.helpers.catalog_template import transaction
 from tests.helpers.catalogs import SteppingClock, call_everything, calls_of
+from vault.ids import RecordingId, TenantId
 from vault.ports.catalog import Catalog
 from vault.storage.catalog import open_catalog, schema
 from vault.storage.catalog.recording_sql import INSERT_UNLESS_TAKEN
@@ -160,7 +161,6 @@ PLANS = {
     "recordings.tenant = ? AND recordings.call_token IN": "(tenant=? AND call_token=?)",
     "recordings.metadata_certificate_id IS NULL AND": "ix_recordings_metadata (tenant=? AND id>?)",
     "WHERE recordings.tenant = ? AND recordings.started_at >= ?": "ix_recordings_tenant (tenant=? AND started_at>?",
-    "recordings.metadata_leaf FROM recordings WHERE recordings.id IN": "sqlite_autoindex_recordings_1 (id=?)",
     "WHERE recordings.tenant = ? AND recordings.state = ?": "ix_recordings_tenant_state (tenant=? AND state=? AND st",
 }
 
@@ -189,3 +189,18 @@ async def test_queries_on_a_million_rows_walk_an_index_in_order(catalog):
             plan = "; ".join(row[3] for row in rows)
             assert expected in plan, sql
             assert "TEMP B-TREE" not in plan, sql
+
+
+async def test_a_page_of_named_recordings_is_found_by_their_ids_and_not_among_all_of_the_tenant(catalog):
+    told: list[tuple[str, object]] = []
+    engine = catalog._database.engine
+    sa.event.listen(
+        engine.sync_engine,
+        "before_cursor_execute",
+        lambda _connection, _cursor, sql, given, *_: told.append((sql, given)),
+    )
+    await catalog.keys_of([RecordingId(f"rec_{number:032x}") for number in range(500)], tenant=TenantId("north"))
+    [(sql, given)] = [each for each in told if "recordings.id IN" in each[0]]
+    async with engine.begin() as connection:
+        [row] = (await connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {sql}", given)).all()
+    assert "sqlite_autoindex_recordings_1 (id=?)" in row[3]
