@@ -21,7 +21,7 @@ from tests.helpers.catalogs import (
     sealed,
     shred,
 )
-from tests.helpers.soak import sample
+from tests.helpers.soak import sampled
 from vault.errors import Unavailable
 from vault.format import backup as layout
 from vault.ids import RecordingId, new_id
@@ -202,7 +202,7 @@ async def catalog(database, monkeypatch):
     await opened.close()
 
 
-@pytest.mark.parametrize("seed", sample(range(40), 1, of="backup generations"))
+@sampled("seed", {str(seed): seed for seed in range(40)})
 async def test_every_backup_that_is_kept_is_exactly_the_catalog_of_its_time(catalog, seed, tmp_path):
     history = History(catalog, seed)
     for _ in range(5):

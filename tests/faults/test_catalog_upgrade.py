@@ -99,6 +99,7 @@ async def goes_on_wherever_it_ends(copy, monkeypatch, of):
             assert await contents(place) == expected, (at, landed)
 
 
+@pytest.mark.soak
 @pytest.mark.parametrize("revision", OLDER)
 async def test_an_upgrade_that_ends_at_any_commit_goes_on_to_the_same_schema_and_rows(tmp_path, revision, monkeypatch):
     older = tmp_path / "older.db"
@@ -112,6 +113,7 @@ async def test_an_upgrade_that_ends_at_any_commit_goes_on_to_the_same_schema_and
     await goes_on_wherever_it_ends(copy, monkeypatch, of=f"upgrade from {revision}")
 
 
+@pytest.mark.soak
 @pytest.mark.xdist_group("postgres")
 async def test_an_upgrade_on_postgresql_that_ends_at_any_commit_goes_on_to_the_same_schema_and_rows(
     postgres, monkeypatch
@@ -213,6 +215,7 @@ async def killed_again_and_again(place):
         kills += 1
 
 
+@pytest.mark.soak
 @pytest.mark.skipif(not SOAK, reason="a soak: each kill takes a process")
 async def test_an_upgrade_killed_again_and_again_ends_in_the_same_schema_and_rows(tmp_path):
     whole, path = (tmp_path / name for name in ("whole.db", "killed.db"))
@@ -224,6 +227,7 @@ async def test_an_upgrade_killed_again_and_again_ends_in_the_same_schema_and_row
     assert await contents(path) == await contents(whole)
 
 
+@pytest.mark.soak
 @pytest.mark.skipif(not SOAK, reason="a soak: each kill takes a process")
 @pytest.mark.xdist_group("postgres")
 async def test_an_upgrade_on_postgresql_killed_again_and_again_ends_in_the_same_schema_and_rows(postgres):

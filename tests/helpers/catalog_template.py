@@ -9,7 +9,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from vault.storage.catalog import schema
+from vault.storage.catalog import schema, tags
 
 migrate = schema.upgrade
 """The real thing."""
@@ -27,7 +27,7 @@ def transaction(path: Path | None = None) -> Iterator[sa.Connection]:
 
 
 @cache
-def _statements() -> list[str]:
+def _statements(_tagged: int) -> list[str]:
     with transaction() as connection:
         migrate(connection)
         script = connection.connection.driver_connection.iterdump()
@@ -39,7 +39,7 @@ def upgrade(connection: sa.Connection) -> None:
     if connection.dialect.name != "sqlite" or sa.inspect(connection).get_table_names():
         migrate(connection)
         return
-    for statement in _statements():
+    for statement in _statements(tags._ENTRIES):
         connection.exec_driver_sql(statement)
 
 

@@ -18,6 +18,7 @@ ONLY_IN = {
     # Instants in answers, logs and messages; what is signed; what is stored beside objects; a day; what clients send.
     r"\.isoformat\(": {
         "vault/certificates/canonical.py",
+        "vault/certificates/template.py",
         "vault/storage/objects/names.py",
         "cli/archives/plan.py",
         "cli/archives/tables.py",

@@ -355,7 +355,7 @@ class Notes:
             return
         async with _noting(session):
             if sum(not isinstance(each, Pause) for each in session.keeping.notes) >= _MOST_NOTES:
-                session.notes_full = True
+                session.take_no_more_notes()
                 logger.warning("a call has too many notes", extra={"fields": {"recording": session.recording.id}})
                 return
             session.note(note)

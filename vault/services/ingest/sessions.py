@@ -513,6 +513,10 @@ class IngestSession:
         """Add a note, to be written to the catalog later."""
         self.change(len(self.keeping.notes), note)
 
+    def take_no_more_notes(self) -> None:
+        """Say that it has as many notes as it may have."""
+        self.notes_full = True
+
     def note_only(self, note: Aside | Etag) -> None:
         """Add a note of a kind that a recording has only once, or replace it; an equal note changes nothing."""
         notes = self.keeping.notes
