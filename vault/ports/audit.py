@@ -50,6 +50,10 @@ class AuditLookup(Protocol):
     async def audit_found(self, query: AuditQuery) -> Sequence[AuditEntry]:
         """Return one page of the entries that match the query."""
 
+
+class AuditTraces(Protocol):
+    """Finds in the audit trail who did one thing, and when."""
+
     async def last_audited(self, event: str, target: str) -> AuditEntry | None:
         """Return the newest entry for this event and target; None if there is none."""
 

@@ -10,20 +10,24 @@ from __future__ import annotations
 
 from typing import Protocol
 
-from vault.ports.audit import AuditLookup, AuditTrail
+from vault.ports.audit import AuditLookup, AuditTraces, AuditTrail
 from vault.ports.cluster import NodeRows
 from vault.ports.erasures import ErasureRows
-from vault.ports.holds import AlertRows, FlagRows, HoldRows, LabelRows
+from vault.ports.holds import AlertRows, FlagRows, HoldPages, HoldRows, HoldTermsLookup, LabelRows
 from vault.ports.policies import PolicyRows
 from vault.ports.recordings import (
+    CountUpkeep,
+    DueCounts,
     DueRows,
     IndexRows,
     LeafRows,
     NoteRows,
     OpenRecordingRows,
     RecordingCounts,
+    RecordingGauges,
     RecordingLookup,
     RecordingSearch,
+    RecordingsLookup,
 )
 from vault.ports.repeats import KeyedRows
 from vault.ports.rescue import BackupRows, BlankCatalog, RescueRows, Schema
@@ -33,11 +37,15 @@ from vault.ports.tenants import IdLookup, SettingRows, TenantRows, TokenRows
 
 class Catalog(
     RecordingLookup,
+    RecordingsLookup,
     RecordingSearch,
     RecordingCounts,
+    RecordingGauges,
+    CountUpkeep,
     OpenRecordingRows,
     LeafRows,
     DueRows,
+    DueCounts,
     NoteRows,
     IndexRows,
     NodeRows,
@@ -56,10 +64,13 @@ class Catalog(
     TokenRows,
     AuditTrail,
     AuditLookup,
+    AuditTraces,
     SettingRows,
     IdLookup,
     KeyedRows,
     Schema,
+    HoldTermsLookup,
+    HoldPages,
     Protocol,
 ):
     """All rows, one database."""

@@ -45,7 +45,7 @@ class LabelCounts:
 
 
 class HoldLookup(Protocol):
-    """Reads holds."""
+    """Reads holds with their recordings."""
 
     async def hold(self, hold: HoldId, *, tenant: TenantId | None = None) -> Hold:
         """Return a hold; NotFound, also if `tenant` is given and it belongs to another."""
@@ -54,6 +54,23 @@ class HoldLookup(Protocol):
         self, *, tenant: TenantId | None = None, states: Sequence[HoldState] = (), limit: int = 1000
     ) -> Sequence[Hold]:
         """Return up to `limit` holds with their recordings, newest first; empty `states` means all states."""
+
+
+class HoldTermsLookup(Protocol):
+    """Reads what holds say, without their recordings."""
+
+    async def hold_terms(self, *, states: Sequence[HoldState]) -> Sequence[HoldTerms]:
+        """Return the terms of every hold in one of these states, newest first."""
+
+    async def terms_of(self, holds: Sequence[HoldId]) -> Mapping[HoldId, HoldTerms]:
+        """Return the terms of those of these holds that there are, however many."""
+
+    async def holds_on(self, recording: RecordingId) -> Sequence[HoldTerms]:
+        """Return the terms of the holds of any state that cover the recording; it is not in their `too_late`."""
+
+
+class HoldPages(Protocol):
+    """Reads holds with the number of their recordings, and those in pages."""
 
     async def counted_hold(self, hold: HoldId, *, tenant: TenantId | None = None) -> CountedHold:
         """Return a hold without its recordings; NotFound as `hold`."""
@@ -69,15 +86,6 @@ class HoldLookup(Protocol):
 
     async def earliest_start(self, hold: HoldId) -> datetime | None:
         """Return when the first call that the hold protects started; None if it protects none."""
-
-    async def hold_terms(self, *, states: Sequence[HoldState]) -> Sequence[HoldTerms]:
-        """Return the terms of every hold in one of these states, newest first."""
-
-    async def terms_of(self, holds: Sequence[HoldId]) -> Mapping[HoldId, HoldTerms]:
-        """Return the terms of those of these holds that there are, however many."""
-
-    async def holds_on(self, recording: RecordingId) -> Sequence[HoldTerms]:
-        """Return the terms of the holds of any state that cover the recording; it is not in their `too_late`."""
 
 
 class HoldRows(HoldLookup, Protocol):

@@ -76,18 +76,22 @@ class Kept:
 
 
 class RecordingLookup(Protocol):
-    """Reads recordings by id, and their objects."""
+    """Reads a recording by its id, and its objects."""
 
     async def recording(self, recording: RecordingId, *, tenant: TenantId | None = None) -> Recording:
         """Return the row; NotFound, also if `tenant` is given and it belongs to another."""
+
+    async def segments(self, recording: RecordingId) -> Sequence[SegmentRef]:
+        """Return the recording's objects in index order, the manifest (index -1) first if there is one."""
+
+
+class RecordingsLookup(Protocol):
+    """Reads of many recordings at once where their keys and objects are."""
 
     async def keys_of(
         self, recordings: Sequence[RecordingId], *, tenant: TenantId | None = None
     ) -> Mapping[RecordingId, RecordingKeys]:
         """Return where the keys of these are, however many; with `tenant` only of that tenant's."""
-
-    async def segments(self, recording: RecordingId) -> Sequence[SegmentRef]:
-        """Return the recording's objects in index order, the manifest (index -1) first if there is one."""
 
     async def segments_of(self, recordings: Sequence[RecordingId]) -> Mapping[RecordingId, Sequence[SegmentRef]]:
         """Return the `segments` of up to 1,000 recordings; an unknown recording has none."""
@@ -115,14 +119,12 @@ class RecordingCounts(Protocol):
     async def count_recordings(self) -> Mapping[RecordingState, int]:
         """Return the number of rows in each state; it takes as long with any number of them."""
 
-    async def miscounted(self) -> Sequence[tuple[TenantId, RecordingState, int]]:
-        """Read every row, and return by how much more rows a tenant has in a state than was counted."""
-
-    async def recount(self) -> None:
-        """Count the rows anew."""
-
     async def count_kept(self, tenant: TenantId) -> Kept:
         """Count a tenant's recordings that are not shredded, and those of them under a hold in force."""
+
+
+class RecordingGauges(Protocol):
+    """Reads what monitors show of recordings."""
 
     async def oldest_due(self, *, now: datetime, tenant: TenantId | None = None) -> datetime | None:
         """Return the earliest retain-until <= `now` of finished rows without an active hold; None without one.
@@ -132,6 +134,16 @@ class RecordingCounts(Protocol):
 
     async def misdeclared(self, *, since: datetime) -> Sequence[Misdeclared]:
         """Count recordings since `since` whose content is not what was declared, by recorder and by both formats."""
+
+
+class CountUpkeep(Protocol):
+    """Compares the counts of recordings with the rows."""
+
+    async def miscounted(self) -> Sequence[tuple[TenantId, RecordingState, int]]:
+        """Read every row, and return by how much more rows a tenant has in a state than was counted."""
+
+    async def recount(self) -> None:
+        """Count the rows anew."""
 
 
 class OpenRecordingRows(Protocol):
@@ -207,9 +219,6 @@ class DueRows(Protocol):
         own retention of it; rows whose metadata was removed without a certificate are left out.
         """
 
-    async def count_due(self, *, through: int, part: Part = Part.AUDIO, tenant: TenantId | None = None) -> int:
-        """Count the rows that `due_recordings` returns in all pages."""
-
     async def doubtful_recordings(
         self, *, through: int, now: datetime, after: RecordingId | None, limit: int
     ) -> Sequence[Recording]:
@@ -218,9 +227,6 @@ class DueRows(Protocol):
         They have a retain-until after `now`, or a hold in force. Both are rare; a sweep does not examine the other rows
         one by one.
         """
-
-    async def count_due_cohorts(self, *, through: int) -> Mapping[Cohort, int]:
-        """Count the rows of `due_recordings` for audio in each cohort of it."""
 
     async def exceptional_recordings(
         self, *, through: int, now: datetime, tenants: Collection[TenantId], after: RecordingId | None, limit: int
@@ -239,11 +245,21 @@ class DueRows(Protocol):
         `doubtful_recordings` and `due_subjects` leave them out.
         """
 
-    async def count_live(self, tenant: TenantId, *, through: datetime) -> int:
-        """Count the tenant's rows captured up to `through` whose audio or metadata has no certificate yet."""
-
     async def due_subjects(self, *, through: int, after: RecordingId | None, limit: int) -> Sequence[Subject]:
         """Return what certificates state about each row of `due_recordings`, with objects in index order."""
+
+
+class DueCounts(Protocol):
+    """Counts the candidates of a sweep."""
+
+    async def count_due(self, *, through: int, part: Part = Part.AUDIO, tenant: TenantId | None = None) -> int:
+        """Count the rows that `due_recordings` returns in all pages."""
+
+    async def count_due_cohorts(self, *, through: int) -> Mapping[Cohort, int]:
+        """Count the rows of `due_recordings` for audio in each cohort of it."""
+
+    async def count_live(self, tenant: TenantId, *, through: datetime) -> int:
+        """Count the tenant's rows captured up to `through` whose audio or metadata has no certificate yet."""
 
 
 class LeafRows(Protocol):

@@ -35,10 +35,14 @@ class TenantRows(TenantLookup, Protocol):
 
 
 class TokenLookup(Protocol):
-    """Reads tokens."""
+    """Reads a token."""
 
     async def token(self, token: TokenId) -> Token | None:
         """Return a token, also a revoked one; None if there is none."""
+
+
+class TokenLists(Protocol):
+    """Reads tokens, and names of them."""
 
     async def tokens(self, *, tenant: TenantId | None = None, expiring_by: datetime | None = None) -> Sequence[Token]:
         """Return all tokens or a tenant's, oldest first; with `expiring_by` unrevoked ones that expire by then."""
@@ -47,7 +51,7 @@ class TokenLookup(Protocol):
         """Return the names of tokens, also of revoked ones; unknown tokens are left out."""
 
 
-class TokenRows(TokenLookup, Protocol):
+class TokenRows(TokenLookup, TokenLists, Protocol):
     """Reads, issues and revokes tokens."""
 
     async def add_token(self, token: Token, *, audit: Sequence[AuditEvent] = ()) -> None:

@@ -43,7 +43,7 @@ from vault.ports.keys import Keyring, KeyringWriter
 from vault.ports.objects import ObjectStore
 from vault.ports.policies import PolicyLookup
 from vault.ports.progress import Progress
-from vault.ports.recordings import RecordingCounts, RecordingQuery, RecordingSearch
+from vault.ports.recordings import RecordingCounts, RecordingQuery, RecordingSearch, RecordingsLookup
 from vault.ports.shreds import Shred, ShredRows
 from vault.retention.decide import IN_FORCE
 from vault.services.audit import event
@@ -135,6 +135,7 @@ class ReconcilerRows(
     ErasureLookup,
     ShredRows,
     AuditTrail,
+    RecordingsLookup,
     Protocol,
 ):
     """The catalog methods that reconciling needs."""

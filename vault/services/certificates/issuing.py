@@ -36,7 +36,7 @@ from vault.model import (
     Tenant,
 )
 from vault.ports.objects import Deletion, ObjectStore
-from vault.ports.recordings import RecordingLookup
+from vault.ports.recordings import RecordingLookup, RecordingsLookup
 from vault.ports.shreds import CertificateTexts, CertifyingRows, Shred
 from vault.ports.tenants import SettingRows, TenantLookup
 from vault.services.audit import event
@@ -103,7 +103,9 @@ class _Progress:
     """One provisional certificate of each form; it says the same about keys and leases as the others of its form."""
 
 
-class CertifierRows(CertifyingRows, CertificateTexts, RecordingLookup, SettingRows, TenantLookup, Protocol):
+class CertifierRows(
+    CertifyingRows, CertificateTexts, RecordingLookup, RecordingsLookup, SettingRows, TenantLookup, Protocol
+):
     """The catalog methods that issuing certificates needs."""
 
 

@@ -74,7 +74,7 @@ class ErasureView:
     gone: Mapping[RecordingId, Sequence[CertificateId]] = field(default_factory=dict)
 
 
-class ErasingRows(ErasureRows, RecordingLookup, TokenLookup, AuditTrail, Protocol):
+class ErasingRows(ErasureRows, RecordingLookup, AuditTrail, TokenLookup, Protocol):
     """The catalog methods that erasures need."""
 
 

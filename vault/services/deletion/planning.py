@@ -22,9 +22,9 @@ from vault.crypto.spans import Spans, points
 from vault.errors import Conflict
 from vault.ids import HoldId, RecordingId, TenantId, new_id
 from vault.model import INDEX_LEAF, Cohort, Coordinate, Part, Pin, Recording, RecordingState, ShredPlan, Tenant
-from vault.ports.holds import HoldLookup
+from vault.ports.holds import HoldLookup, HoldTermsLookup
 from vault.ports.keys import Keyring
-from vault.ports.recordings import DueRows, RecordingLookup
+from vault.ports.recordings import DueCounts, DueRows, RecordingLookup
 from vault.ports.shreds import Shred, ShredRows
 from vault.ports.tenants import TenantLookup
 from vault.ports.time import Entropy
@@ -219,7 +219,7 @@ class _Count:
     expired: defaultdict[Cohort, list[int]] = field(default_factory=lambda: defaultdict(list))
 
 
-class PlanningRows(DueRows, HoldLookup, RecordingLookup, ShredRows, TenantLookup, Protocol):
+class PlanningRows(DueRows, DueCounts, HoldLookup, HoldTermsLookup, RecordingLookup, ShredRows, TenantLookup, Protocol):
     """The catalog methods that planning needs."""
 
 

@@ -52,7 +52,7 @@ from vault.ports.cluster import ClusterLocks
 from vault.ports.erasures import Erasure, ErasureOutcome, ErasureRows, ErasureState
 from vault.ports.keys import Keyring, KeyringWriter
 from vault.ports.policies import PolicyLookup
-from vault.ports.recordings import DueRows, RecordingLookup
+from vault.ports.recordings import DueRows, RecordingLookup, RecordingsLookup
 from vault.ports.revision import Revision
 from vault.ports.shreds import Shred, ShredRows
 from vault.ports.tenants import TenantLookup, TokenLookup
@@ -93,7 +93,15 @@ class _Gone:
 
 
 class ShreddingRows(
-    ShredRows, DueRows, RecordingLookup, ErasureRows, PolicyLookup, TenantLookup, TokenLookup, Protocol
+    ShredRows,
+    DueRows,
+    RecordingLookup,
+    RecordingsLookup,
+    ErasureRows,
+    PolicyLookup,
+    TenantLookup,
+    TokenLookup,
+    Protocol,
 ):
     """The catalog methods that shredding needs."""
 

@@ -22,7 +22,7 @@ from vault.ids import RecordingId, TenantId
 from vault.model import AuditEvent, Principal, Recording, ShredReceipt
 from vault.ports.audit import AuditTrail
 from vault.ports.keys import Keyring
-from vault.ports.recordings import DueRows
+from vault.ports.recordings import DueCounts
 from vault.retention.decide import PARTS, Due, Ground
 from vault.retention.guards import Limits, Tripped, check_clock, effective_now
 from vault.services.audit import event
@@ -104,7 +104,7 @@ class _SweptElsewhere(Unavailable):
     """Another node is sweeping; this is no fault."""
 
 
-class SweepRows(DueRows, AuditTrail, Protocol):
+class SweepRows(DueCounts, AuditTrail, Protocol):
     """The catalog methods that a sweep itself needs."""
 
 

@@ -13,13 +13,13 @@ from vault.errors import NotFound, Unavailable, VaultError, reason
 from vault.ids import TenantId
 from vault.model import HoldKind, HoldState, RecordingState, Role
 from vault.ports.cluster import Node, NodeRows
-from vault.ports.holds import AlertRows, HoldLookup, LabelRows
+from vault.ports.holds import AlertRows, HoldTermsLookup, LabelRows
 from vault.ports.journal import Journal
 from vault.ports.keys import Keyring
 from vault.ports.objects import ObjectStore
-from vault.ports.recordings import RecordingCounts
+from vault.ports.recordings import RecordingCounts, RecordingGauges
 from vault.ports.rescue import SchemaCheck
-from vault.ports.tenants import TokenLookup
+from vault.ports.tenants import TokenLists
 from vault.ports.time import Clock
 from vault.retention.decide import review_overdue
 from vault.services.ingest.ingest import Ingest
@@ -159,7 +159,9 @@ _SCRAPE_SECONDS: Final = 0.25
 _LOOKS_A_REFRESH: Final = 5
 
 
-class StatusRows(RecordingCounts, HoldLookup, LabelRows, AlertRows, TokenLookup, SchemaCheck, Protocol):
+class StatusRows(
+    RecordingCounts, RecordingGauges, HoldTermsLookup, LabelRows, AlertRows, TokenLists, SchemaCheck, Protocol
+):
     """The catalog methods that status needs."""
 
 

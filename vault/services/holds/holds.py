@@ -40,11 +40,11 @@ from vault.model import (
     RecordingState,
 )
 from vault.ports.cluster import ClusterLocks
-from vault.ports.holds import HoldRows, LabelRows, Unlabelled
+from vault.ports.holds import HoldPages, HoldRows, HoldTermsLookup, LabelRows, Unlabelled
 from vault.ports.keys import Keyring
 from vault.ports.objects import ObjectStore
 from vault.ports.policies import PolicyLookup, PolicyRequest
-from vault.ports.recordings import RecordingLookup
+from vault.ports.recordings import RecordingsLookup
 from vault.ports.tenants import TenantLookup, TokenLookup
 from vault.retention.decide import check_not_sooner, check_release, check_review, in_force, suggest_review
 from vault.retention.periods import Period
@@ -74,7 +74,7 @@ _LOCK: Final = "labels"
 logger = logging.getLogger(__name__)
 
 
-class LabellingRows(LabelRows, RecordingLookup, Protocol):
+class LabellingRows(LabelRows, RecordingsLookup, Protocol):
     """The catalog methods that labels need."""
 
 
@@ -282,7 +282,9 @@ def living(keyring: Keyring, places: Iterable[Coordinate]) -> Mapping[Cohort, Ab
     return {cohort: keyring.living(cohort, each) for cohort, each in leaves.items()}
 
 
-class HoldingRows(HoldRows, RecordingLookup, TenantLookup, PolicyLookup, TokenLookup, Protocol):
+class HoldingRows(
+    HoldRows, RecordingsLookup, TenantLookup, PolicyLookup, TokenLookup, HoldTermsLookup, HoldPages, Protocol
+):
     """The catalog methods that holds need."""
 
 

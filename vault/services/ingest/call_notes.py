@@ -22,7 +22,7 @@ from vault.errors import Conflict, IntegrityError, Refused, TooLarge, Unavailabl
 from vault.format.notes import MAX_DIGIT, Aside, Document, Etag, Missing, Note, Pause, Tone
 from vault.instants import rfc3339
 from vault.model import AuditEvent, CallFacts, Container, Principal
-from vault.ports.audit import AuditLookup
+from vault.ports.audit import AuditTraces
 from vault.ports.keys import Keyring
 from vault.ports.recordings import NoteRows
 from vault.ports.time import Clock
@@ -48,7 +48,7 @@ _FRAMES: Final = re.compile(r"(\d{1,18}) \((\w+)\)", re.ASCII)
 logger = logging.getLogger(__name__)
 
 
-class CallNoteRows(NoteRows, AuditLookup, Protocol):
+class CallNoteRows(NoteRows, AuditTraces, Protocol):
     """The catalog operations that notes about a call need."""
 
 

@@ -37,7 +37,7 @@ from vault.model import (
     RecordingState,
     SegmentRef,
 )
-from vault.ports.audit import AuditLookup
+from vault.ports.audit import AuditTraces
 from vault.ports.objects import ObjectMeta, ObjectStore
 from vault.ports.recordings import OpenRecordingRows
 from vault.services.audit import event
@@ -101,7 +101,7 @@ class SegmentLimits:
     concurrency: int
 
 
-class StorerRows(OpenRecordingRows, AuditLookup, Protocol):
+class StorerRows(OpenRecordingRows, AuditTraces, Protocol):
     """The catalog operations that storing needs."""
 
 

@@ -18,7 +18,7 @@ from vault.ids import RecordingId, TokenId
 from vault.model import CallFacts, DataKey, HoldTerms, Part, Principal, Recording, RecordingState, SegmentRef, Tenant
 from vault.ports.audit import AuditTrail
 from vault.ports.erasures import Erasure, ErasureBasis, ErasureLookup, ErasureOutcome, ErasureState
-from vault.ports.holds import HoldLookup
+from vault.ports.holds import HoldLookup, HoldTermsLookup
 from vault.ports.journal import JournalEntry
 from vault.ports.keys import Keyring
 from vault.ports.policies import PolicyLookup
@@ -231,6 +231,7 @@ class RecordingView:
 class ShowingRows(
     RecordingSearch,
     HoldLookup,
+    HoldTermsLookup,
     ErasureLookup,
     PolicyLookup,
     CertificateLookup,

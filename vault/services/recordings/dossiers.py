@@ -13,7 +13,7 @@ from vault.errors import GenerationPassed, Unavailable
 from vault.ids import HoldId, RecordingId, TenantId, id_bytes
 from vault.model import Cohort, Coordinate, HoldTerms, Part, Pin, Recording, Tenant
 from vault.ports.erasures import Erasure, ErasureLookup, ErasureOutcome, ErasureState
-from vault.ports.holds import HoldLookup
+from vault.ports.holds import HoldLookup, HoldTermsLookup
 from vault.ports.keys import Keyring
 from vault.ports.policies import PolicyLookup
 from vault.ports.recordings import LeafRows
@@ -171,7 +171,7 @@ class Dossier:
         return any(pin.tag in self.changes or _hold_of(pin) in holds for pin in pins)
 
 
-class DossierRows(HoldLookup, ErasureLookup, PolicyLookup, TenantLookup, Protocol):
+class DossierRows(HoldLookup, HoldTermsLookup, ErasureLookup, PolicyLookup, TenantLookup, Protocol):
     """The catalog methods that facts need."""
 
 

@@ -180,7 +180,7 @@ class Unchanged:
 UNCHANGED = Unchanged()
 
 
-class TenancyRows(TenantRows, TokenLookup, AuditLookup, RecordingCounts, Protocol):
+class TenancyRows(TenantRows, AuditLookup, RecordingCounts, TokenLookup, Protocol):
     """The catalog methods that tenants need."""
 
 
