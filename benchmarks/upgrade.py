@@ -71,7 +71,7 @@ async def upgrade(place):
     sa.event.listen(sa.Engine, "begin", lambda _: begun.append(time.perf_counter()))
     catalog = open_catalog(place, clock=SystemClock())
     began = time.perf_counter()
-    assert await catalog.upgrade(Silent())
+    await catalog.upgrade(Silent())  # nothing is left to do if the kill came after the last step
     ended = time.perf_counter()
     await catalog.close()
     longest = max(after - before for before, after in itertools.pairwise([*begun, ended]))

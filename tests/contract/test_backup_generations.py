@@ -3,7 +3,7 @@
 import os
 import random
 import sqlite3
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import replace
 from datetime import timedelta
 
@@ -22,7 +22,7 @@ from tests.helpers.catalogs import (
     shred,
 )
 from tests.helpers.soak import sampled
-from vault.errors import Unavailable
+from vault.errors import Conflict, Unavailable
 from vault.format import backup as layout
 from vault.ids import RecordingId, new_id
 from vault.model import DataKey
@@ -143,9 +143,10 @@ class History:
 
     async def holding(self):
         rows = [RecordingId(f"rec_{row.id.hex()}") for row in await self.some("recordings", 3)]
-        await self.catalog.add_hold(
-            hold(*[await self.catalog.recording(each) for each in rows]), audit=[event(), event()]
-        )
+        with suppress(Conflict):  # all of them are held for this matter already
+            await self.catalog.add_hold(
+                hold(*[await self.catalog.recording(each) for each in rows]), audit=[event(), event()]
+            )
         await self.catalog.intend_shred(shred(due_through=None))
 
     async def anything(self):
@@ -210,13 +211,13 @@ async def test_every_backup_that_is_kept_is_exactly_the_catalog_of_its_time(cata
     for _ in range(STEPS):
         await history.happen()
         if history.random.random() < 0.4:
-            report = await history.back_up()
+            await history.back_up()
         if history.random.random() < 0.1:
             await history.prune(timedelta(hours=history.random.randrange(1, 60)))
     await history.check()
-    assert report.kept_bytes > 0
     again = await history.back_up()
     once_more = await history.back_up()
+    assert once_more.kept_bytes > 0
     former, ranges = [
         [each for each in await history.place.ranges(report.manifest) if each.digest] for report in (again, once_more)
     ]
