@@ -369,7 +369,6 @@ async def call_everything(catalog: Catalog) -> None:
     await catalog.members(placed.id, before=one.id)
     await catalog.first_members([placed.id], most=2)
     await catalog.earliest_start(placed.id)
-    await catalog.object_names([one.id])
     await catalog.keys_of([one.id])
     await catalog.keys_of([one.id], tenant=ACME)
     (unlabelled,) = await catalog.unlabelled_holds()
