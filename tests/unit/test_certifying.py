@@ -63,7 +63,7 @@ from vault.model import (
 )
 from vault.ports.objects import Deletion, ObjectMeta
 from vault.ports.shreds import Shred
-from vault.services.certificates import content
+from vault.services.certificates import content, issuing
 from vault.services.certificates.batches import Certificates, Draft
 from vault.services.certificates.content import Identity
 from vault.services.certificates.issuing import Certifier, Deletions
@@ -299,6 +299,48 @@ async def test_objects_go_at_once_and_the_final_certificate_waits_for_the_leases
         assert says.sanitisation.completed >= says.sanitisation.caches_clear_at
         assert Result.UNKNOWN not in {copy.result for copy in says.sanitisation.key_copies}
         assert (await scene.catalog.recording(row.id)).certificate_id == says.certificate_id
+
+
+async def test_absence_seen_while_a_lease_may_run_makes_nothing_final_after_it(scene, monkeypatch):
+    certifier = scene.certifier()
+    await scene.certify(certifier)
+    delete_below = scene.store.delete_below
+
+    async def slowly(places):
+        outcomes = await delete_below(places)
+        scene.clock.advance(LEASE)
+        return outcomes
+
+    monkeypatch.setattr(scene.store, "delete_below", slowly)
+    early = await certifier.delete_objects()
+    assert (early.done, early.waiting) == (0, 3)
+    assert (await certifier.delete_objects()).done == 3
+
+
+async def test_an_outage_stops_the_pages_ahead_and_keeps_what_was_certified_before_it(scene, monkeypatch):
+    certifier = scene.certifier()
+    await scene.certify(certifier)
+    scene.clock.advance(LEASE)
+    monkeypatch.setattr(issuing, "_DELETED_AT_ONCE", 1)
+    delete_below = scene.store.delete_below
+    ended = []
+
+    async def failing(places):
+        match [row.id in place for row in scene.rows for place in places].index(True):
+            case 1:
+                return dict.fromkeys(places, Unavailable("the disk is away"))
+            case 2:
+                try:
+                    await asyncio.Event().wait()
+                finally:
+                    ended.append(True)
+        return await delete_below(places)
+
+    monkeypatch.setattr(scene.store, "delete_below", failing)
+    assert (await certifier.delete_objects()).done == 1
+    assert ended == [True]
+    monkeypatch.setattr(scene.store, "delete_below", delete_below)
+    assert (await certifier.delete_objects()).done == 2
 
 
 async def test_setting_the_wall_clock_ahead_makes_nothing_final(scene):

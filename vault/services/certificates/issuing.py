@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections import Counter
-from collections.abc import Awaitable, Callable, Mapping, Sequence
-from contextlib import suppress
+from collections import Counter, deque
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import aclosing, suppress
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from functools import partial
@@ -47,8 +47,10 @@ from vault.services.surroundings import Surroundings
 from vault.threads import in_thread
 
 _PAGE = 500
-_DELETED_AT_ONCE = 500
+_DELETED_AT_ONCE = 1000
 """Recordings whose objects are deleted, and which get their final certificates, together: what is synced is shared."""
+_PAGES_AHEAD = 2
+"""Pages that the store is deleting while one is certified: deletion waits for disks, certificates for a processor."""
 _UNLABEL_CONCURRENCY = 24
 """Recordings at a time: an S3 client has 32 connections, and calls under way need some of them."""
 _NONCE_BYTES = 16
@@ -90,10 +92,25 @@ class _Absent(NamedTuple):
     at: datetime
 
 
+class _Looked(NamedTuple):
+    """A page of recordings with the outcome at each one's place, and when the look that says so began and ended."""
+
+    page: Sequence[Recording]
+    places: Mapping[RecordingId, str]
+    outcomes: Mapping[str, Sequence[Deletion] | VaultError]
+    since: float
+    at: datetime
+
+
 @dataclass(slots=True)
 class _Progress:
-    """Deletions under way; `forms` are those of final certificates, by their common parts."""
+    """Deletions under way; `forms` are those of final certificates, by their common parts.
 
+    What is concluded was looked at since `since` on the monotonic clock, and was absent at `at`.
+    """
+
+    since: float
+    at: datetime
     done: int = 0
     waiting: int = 0
     waits: timedelta | None = None
@@ -252,20 +269,19 @@ class Certifier:
         Deletion only waits for the store; absence is checked again once the leases are over. Metadata that went alone
         has no objects and is certified before the store is asked.
         """
-        progress = _Progress()
+        progress = _Progress(since=self._clock.monotonic(), at=self._clock.now())
         await self._list_earlier()
         await self._confirm_metadata(progress)
-        after: RecordingId | None = None
-        while page := await self._catalog.undeleted_recordings(after=after, limit=_DELETED_AT_ONCE):
-            failures = await self._delete_page(page, progress)
-            await self._count_and_finish(len(page), progress)
-            failure = next(iter(failures), None)
-            if isinstance(failure, Unavailable):
-                logger.warning("object deletion postponed", extra={"fields": {"reason": failure.message}})
-                break
-            if failure is not None:
-                raise failure
-            after = page[-1].id
+        async with aclosing(self._deleted()) as pages:
+            async for looked in pages:
+                failures = await self._conclude_page(looked, progress)
+                await self._count_and_finish(len(looked.page), progress)
+                failure = next(iter(failures), None)
+                if isinstance(failure, Unavailable):
+                    logger.warning("object deletion postponed", extra={"fields": {"reason": failure.message}})
+                    break
+                if failure is not None:
+                    raise failure
         # Last: a row goes once its recording's list and final certificate are durable.
         await self._catalog.drop_listed()
         return Deletions(done=progress.done, waiting=progress.waiting, again_in=progress.waits)
@@ -322,19 +338,48 @@ class Certifier:
     async def _named(self, names: Sequence[CertificateId | None]) -> Sequence[StoredCertificate]:
         return await self._catalog.certificates_named([name for name in names if name is not None])
 
-    async def _delete_page(self, page: Sequence[Recording], progress: _Progress) -> list[VaultError]:
+    async def _deleted(self) -> AsyncIterator[_Looked]:
+        """Delete the objects of page after page, the next ones while the caller is busy with one.
+
+        A page that the caller does not take is looked at again by the next deletion. Nothing outlives this iterator.
+        """
+        ahead: deque[asyncio.Task[_Looked]] = deque()
+        page: Sequence[Recording] = ()
+        try:
+            while True:
+                while len(ahead) <= _PAGES_AHEAD:
+                    after = page[-1].id if page else None
+                    if not (further := await self._catalog.undeleted_recordings(after=after, limit=_DELETED_AT_ONCE)):
+                        break
+                    page = further
+                    ahead.append(asyncio.ensure_future(self._delete_page(page)))
+                if not ahead:
+                    return
+                yield await ahead.popleft()
+        finally:
+            for task in ahead:
+                task.cancel()
+            await asyncio.gather(*ahead, return_exceptions=True)
+
+    async def _delete_page(self, page: Sequence[Recording]) -> _Looked:
         names = await self._catalog.object_names([row.id for row in page])
         places = {row.id: recording_prefix(row.tenant, row.audio.cohort.period, row.id) for row in page}
+        # Before the look: what was absent while a lease ran can have been written since.
+        since = self._clock.monotonic()
         outcomes = await self._delete_below({places[row.id]: names[row.id] for row in page})
+        return _Looked(page, places, outcomes, since, self._clock.now())
+
+    async def _conclude_page(self, looked: _Looked, progress: _Progress) -> list[VaultError]:
+        progress.since, progress.at = looked.since, looked.at
         failures: list[VaultError] = []
         absent: dict[RecordingId, Sequence[Deletion]] = {}
-        for row in page:
-            outcome = outcomes[places[row.id]]
+        for row in looked.page:
+            outcome = looked.outcomes[looked.places[row.id]]
             if isinstance(outcome, VaultError):
                 failures.append(outcome)
             elif all(deletion.absent for deletion in outcome):
                 absent[row.id] = outcome
-        gone = [row for row in page if row.id in absent]
+        gone = [row for row in looked.page if row.id in absent]
         await self._conclude_readable(gone, partial(self._conclude_ripe, absent=absent, progress=progress))
         return failures
 
@@ -400,12 +445,12 @@ class Certifier:
             logger.warning("a key copy is not known to be gone; no final certificate", extra={"fields": fields})
             return
         if not self._waits(before, progress):
-            progress.absent.append(_Absent(before, opened.texts, deletions, self._clock.now()))
+            progress.absent.append(_Absent(before, opened.texts, deletions, progress.at))
 
     def _waits(self, before: AnyCertificate, progress: _Progress) -> bool:
         """Tell whether only a running lease prevents the final certificate; note for how long."""
         began = self._lease_began(before.sanitisation.epoch_destroyed)
-        left = content.lease_of(before) - timedelta(seconds=self._clock.monotonic() - began)
+        left = content.lease_of(before) - timedelta(seconds=progress.since - began)
         if left <= timedelta(0) or not content.can_be_final(before):
             return False
         progress.waits = left if progress.waits is None else min(progress.waits, left)
