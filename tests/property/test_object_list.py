@@ -59,9 +59,19 @@ def objects(draw: st.DrawFn) -> list[SegmentRef]:
     return found
 
 
+def rows_of(found: list[SegmentRef]) -> list[tuple]:
+    return [
+        (
+            *(each.index, bytes.fromhex(each.attempt), each.offset),
+            *(each.length, each.object_bytes, bytes.fromhex(each.sha256)),
+        )
+        for each in found
+    ]
+
+
 @given(found=objects())
 def test_a_list_gives_back_the_objects_it_was_made_of(found: list[SegmentRef]) -> None:
-    packed = pack_objects(RECORDING, TENANT, PERIOD, found)
+    packed = pack_objects(rows_of(found))
     assert packed is not None
     assert len(packed) <= 2 + 54 * len(found)
     assert unpack_objects(RECORDING, TENANT, PERIOD, packed) == found
@@ -70,7 +80,7 @@ def test_a_list_gives_back_the_objects_it_was_made_of(found: list[SegmentRef]) -
         if found and found[-1].index >= 0:
             last = replace(found[-1], **change)
             other = [*found[:-1], replace(last, name=segment_name(TENANT, PERIOD, RECORDING, last.index, last.attempt))]
-            packed = pack_objects(RECORDING, TENANT, PERIOD, other)
+            packed = pack_objects(rows_of(other))
             assert packed is not None
             assert len(packed) == 64 * len(other)
             assert unpack_objects(RECORDING, TENANT, PERIOD, packed) == other
@@ -79,21 +89,22 @@ def test_a_list_gives_back_the_objects_it_was_made_of(found: list[SegmentRef]) -
 @given(
     found=objects().filter(lambda found: any(each.index >= 0 for each in found)),
     change=st.sampled_from(
-        [
-            {"name": "v1/elsewhere"},
-            {"offset": 1},
-            {"attempt": "A" * 32},
-            {"attempt": "x"},
-            {"sha256": "0" * 63},
-            {"length": 1 << 64},
-        ]
+        [(1, b"a" * 15), (1, b"a" * 17), (2, 1), (3, -1), (3, 1 << 64), (5, b"a" * 31), (5, b"a" * 33), (1, b"")]
     ),
 )
-def test_what_a_list_would_not_give_back_is_made_into_none(found: list[SegmentRef], change: dict[str, object]) -> None:
-    found[-1] = replace(found[-1], **change)
-    if found[-1].offset == 1 and sum(each.length for each in found[:-1]) == 1:
+def test_what_a_list_would_not_give_back_is_made_into_none(found: list[SegmentRef], change: tuple[int, object]) -> None:
+    place, value = change
+    rows = rows_of(found)
+    rows[-1] = (*rows[-1][:place], value, *rows[-1][place + 1 :])
+    if place == 2 and sum(each.length for each in found[:-1]) == value:
         return
-    assert pack_objects(RECORDING, TENANT, PERIOD, found) is None
+    assert pack_objects(rows) is None
+
+
+def test_a_manifest_with_an_attempt_or_a_length_is_made_into_none() -> None:
+    for attempt, offset, length in ((b"a" * 16, 0, 0), (b"", 1, 0), (b"", 0, 1)):
+        assert pack_objects([(MANIFEST_INDEX, attempt, offset, length, 7, bytes(32))]) is None
+    assert pack_objects([(MANIFEST_INDEX, b"", 0, 0, 7, bytes(32))] * 2) is not None
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import Counter, deque
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from contextlib import aclosing, suppress
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -338,7 +338,7 @@ class Certifier:
     async def _named(self, names: Sequence[CertificateId | None]) -> Sequence[StoredCertificate]:
         return await self._catalog.certificates_named([name for name in names if name is not None])
 
-    async def _deleted(self) -> AsyncIterator[_Looked]:
+    async def _deleted(self) -> AsyncGenerator[_Looked, None]:
         """Delete the objects of page after page, the next ones while the caller is busy with one.
 
         A page that the caller does not take is looked at again by the next deletion. Nothing outlives this iterator.

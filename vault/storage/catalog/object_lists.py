@@ -5,18 +5,19 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Collection, Mapping, Sequence
 from itertools import groupby
+from operator import itemgetter
 
 import sqlalchemy as sa
 
 from vault.format.segment import pack_objects, unpack_objects
 from vault.ids import TenantId
 from vault.model import RecordingState, SegmentRef
-from vault.storage.catalog import recording_sql, rows
+from vault.storage.catalog import rows
 from vault.storage.catalog.database import Database
 from vault.storage.catalog.tables import object_lists, recordings, segments, sweep_floor
 from vault.storage.catalog.writer import Transaction
 
-_PACKED_AT_ONCE = 20
+_PACKED_AT_ONCE = 100
 _r, _l, _s = recordings.c, object_lists.c, segments.c
 _KEYS: sa.BindParameter[Sequence[bytes]] = sa.bindparam("keys", expanding=True)
 _LISTS = (
@@ -28,12 +29,20 @@ _IS_OVER = sa.and_(
     _r.state == RecordingState.SHREDDED.value, _r.certificate_id.is_not(None), _r.undeleted_since.is_(None)
 )
 _IS_UNLISTED = ~sa.exists().where(_l.recording == _r.id)
-_UNLISTED = sa.select(_r.id, _r.tenant, _r.audio_period).where(_r.id.in_(_KEYS), _IS_OVER, _IS_UNLISTED)
-_FLOOR = sa.select(sweep_floor.c.period)
-_INSERT = sa.insert(object_lists)
-_DROP = sa.delete(segments).where(
+_UNLISTED = sa.select(_r.id, _r.audio_period).where(_r.id.in_(_KEYS), _IS_OVER, _IS_UNLISTED)
+_OF_LISTED = sa.and_(
     _s.recording.in_(_KEYS), _s.audio_period.between(sa.bindparam("first_period"), sa.bindparam("last_period"))
 )
+_OBJECTS = (
+    sa.select(_s.recording, _s.number, _s.attempt, _s.start, _s.length, _s.object_bytes, _s.sha256)
+    .where(_OF_LISTED)
+    .order_by(_s.recording, _s.number)
+)
+_OBJECT = itemgetter(1, 2, 3, 4, 5, 6)
+"""What a list has of a row of `_OBJECTS`."""
+_FLOOR = sa.select(sweep_floor.c.period)
+_INSERT = sa.insert(object_lists)
+_DROP = sa.delete(segments).where(_OF_LISTED)
 _NEXT = (
     sa.select(_r.id)
     .where(_IS_OVER, _IS_UNLISTED, _r.id > sa.bindparam("after"), sa.exists().where(_s.recording == _r.id))
@@ -56,17 +65,16 @@ async def fold(transaction: Transaction, keys: Sequence[bytes]) -> None:
 
     Rows that a list cannot represent exactly stay. So do rows in partitions below the floor, which are dropped whole.
     """
-    found = {row.id: row for row in await transaction.fetch(_UNLISTED, {"keys": [*keys]})} if keys else {}
+    found = {row.id: row.audio_period for row in await transaction.fetch(_UNLISTED, {"keys": [*keys]})} if keys else {}
     if not found:
         return
-    periods = {row.audio_period for row in found.values()}
+    periods = {*found.values()}
     lists = []
-    objects = await transaction.fetch(recording_sql.SEGMENTS_OF, {"keys": [*found], **_stretch(periods)})
-    for number, (key, of_one) in enumerate(groupby(objects, key=lambda row: row.recording)):
+    objects = await transaction.fetch(_OBJECTS, {"keys": [*found], **_stretch(periods)})
+    for number, (key, of_one) in enumerate(groupby(objects, key=itemgetter(0))):
         if not number % _PACKED_AT_ONCE:
             await asyncio.sleep(0)  # calls and probes have their turn
-        place = rows.recording_id(key), TenantId(found[key].tenant), found[key].audio_period
-        packed = pack_objects(*place, [rows.to_segment(row) for row in of_one])
+        packed = pack_objects([*map(_OBJECT, of_one)])
         if packed is not None:
             lists.append({"recording": key, "objects": packed})
     if not lists:
