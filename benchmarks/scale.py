@@ -131,7 +131,7 @@ async def sweeps(acts, catalog, now):
     await acts.time("due, first page", lambda: catalog.due_recordings(through=through, after=None, limit=500))
     none = through - 30
     await acts.time("due, nothing due", lambda: catalog.due_recordings(through=none, after=None, limit=500))
-    await acts.time("due subjects, first page", lambda: catalog.due_subjects(through=through, after=None, limit=2048))
+    await acts.time("due lots, first page", lambda: catalog.due_lots(through=through, after=None, limit=4096))
     tomorrow = now + 2 * _DAY
     doubtful = {"through": through, "now": tomorrow, "after": None, "limit": 500}
     await acts.time("doubtful", lambda: catalog.doubtful_recordings(**doubtful))

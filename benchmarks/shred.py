@@ -33,7 +33,7 @@ from vault.storage.catalog.rows import recording_id
 from vault.wiring import SystemClock, init_vault, open_vault
 
 OPERATOR = Principal(token_id=TokenId("tok_" + "0" * 32), name="bench", role=Role.OPERATOR, tenant=None)
-BATCH = 2048
+BATCH = 4096
 PRAGMAS = ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON", "secure_delete=ON", "cache_size=-16384")
 
 

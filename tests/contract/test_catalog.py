@@ -1,6 +1,7 @@
 """The contract of `vault.ports.catalog`, in memory, on a file and on a PostgreSQL server."""
 
 import asyncio
+import itertools
 import json
 import re
 import shutil
@@ -49,6 +50,8 @@ from tests.helpers.catalogs import (
     token,
 )
 from vault.certificates.audit_chain import GENESIS, verify_chain
+from vault.certificates.document import subject
+from vault.certificates.template import last_of
 from vault.errors import (
     ConfigError,
     Conflict,
@@ -2277,6 +2280,37 @@ async def test_a_retention_in_seconds_survives_the_migration_as_a_period(path):
     await opened.close()
 
 
+async def test_what_is_due_comes_in_lots_that_say_of_each_row_what_the_row_says(catalog):
+    for identifier in ("acme", "beta"):
+        await catalog.add_tenant(tenant(identifier))
+    kinds = itertools.product(
+        ("acme", "beta"),
+        (PERIOD - 1, PERIOD),
+        (None, b"\xd4" * 32),
+        ((), (-1,), (10, -1, 2)),
+        ((None, "a"), ("9d", "b,c")),
+    )
+    expected = {}
+    for name, period, commitment, indexes, (kept, named) in kinds:
+        policy = {"retention_period": kept, "retention_class": named, "audio_commitment": commitment}
+        row = recording(tenant=TenantId(name), period=period, **policy)
+        await catalog.create_recording(row)
+        objects = [segment(row, index) for index in indexes]
+        await finish(catalog, row, objects=objects)
+        expected[row.id] = subject(row, await catalog.segments(row.id))
+    await catalog.create_recording(recording(tenant=TenantId("acme")))  # open
+    found, after, order = [], None, []
+    while lots := await catalog.due_lots(through=PERIOD, after=after, limit=7):
+        page = [lot.subject(place) for lot in lots for place in range(len(lot.recordings))]
+        assert len(page) == 7 or len(found) + len(page) == len(expected)
+        after, found = last_of(lots), [*found, *page]
+        order += sorted((each.parts[0].coordinate.cohort.period, each.recording_id) for each in page)
+        assert len({(lot.cohort, lot.policy, not lot.commitments, not lot.objects) for lot in lots}) == len(lots)
+    assert {each.recording_id: each for each in found} == expected
+    assert order == sorted(order)
+    assert len(found) == len(expected)
+
+
 async def test_what_a_change_of_retention_is_for_is_left_out_of_what_goes_by_its_cohort(catalog):
     await catalog.add_tenant(tenant("acme", retention_changed=RETENTION_CHANGE))
     await catalog.add_tenant(tenant("beta"))
@@ -2293,10 +2327,8 @@ async def test_what_a_change_of_retention_is_for_is_left_out_of_what_goes_by_its
     found = await catalog.due_recordings(through=through, after=None, limit=9)
     assert {each.id for each in found} == {after.id, theirs.id}
     assert await catalog.count_due(through=through) == 2
-    assert {each.recording_id for each in await catalog.due_subjects(through=through, after=None, limit=9)} == {
-        after.id,
-        theirs.id,
-    }
+    lots = await catalog.due_lots(through=through, after=None, limit=9)
+    assert {rows_of.recording_id(key) for lot in lots for key in lot.recordings} == {after.id, theirs.id}
     assert ours.id not in {
         each.id for each in await catalog.doubtful_recordings(through=through, now=NOW, after=None, limit=9)
     }

@@ -426,7 +426,7 @@ async def call_everything(catalog: Catalog) -> None:
     await catalog.erasures_of(intent.id)
     await catalog.erasures_on(one.id)
     await catalog.record_receipt(intent.id, receipt(intent), audit=audit)
-    await catalog.due_subjects(through=PERIOD, after=None, limit=10)
+    await catalog.due_lots(through=PERIOD, after=None, limit=10)
     await certify(catalog, [certificate(one)], audit=audit)
     await certify(catalog, [certificate(one, parts=(Part.METADATA,))])
     await catalog.unconfirmed_metadata(after=None, limit=10)

@@ -82,7 +82,7 @@ _CATALOG_READS = frozenset(
         *("doubtful_recordings", "exceptional_recordings", "count_due_cohorts", "count_live", "erasures_on"),
         *("sweep_floor", "unfinished_shreds", "shred", "certificate", "certificates", "overrides", "policy_requests"),
         *("alert_of", "alerts_waiting"),
-        *("due_subjects", "certificates_of", "certificates_named", "certificate_batches", "certificate_forms"),
+        *("due_lots", "certificates_of", "certificates_named", "certificate_batches", "certificate_forms"),
         *(
             "notes",
             "tenant",

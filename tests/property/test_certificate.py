@@ -4,20 +4,25 @@ from __future__ import annotations
 
 import base64
 import json
+from collections.abc import Sequence
+from copy import copy
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta, timezone
 
 import rfc8785
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
-from tests.helpers.certificates import ISSUER, final, provisional, recording, segments
+from tests.helpers.certificates import GONE, ISSUER, final, provisional, recording, segments
+from vault.certificates.batch import object_facts
 from vault.certificates.canonical import canonical_json, from_json, stamp
 from vault.certificates.document import TYPE, DeletionCertificate, Issuer, Policy, Residual, verify_certificate
-from vault.certificates.template import Form, micros, values_of
+from vault.certificates.template import Form, Lot, micros, provisional_values, values_of
 from vault.crypto.signing import sign_compact
 from vault.errors import VaultError
-from vault.model import CallFacts
+from vault.ids import TenantId
+from vault.model import CallFacts, Cohort, Part
+from vault.services.certificates import content
 
 TEXTS = st.text(st.characters(codec="utf-8"), max_size=30)
 INSTANTS = st.integers(0, 4 * 10**15).map(lambda us: datetime(1970, 1, 1, tzinfo=UTC) + timedelta(microseconds=us))
@@ -67,10 +72,86 @@ def test_form_and_entry_give_back_what_the_rfc_8785_package_writes(
     form, entry = Form.of(changed), Form.of(changed).entry(values_of(changed))
     document = form.document(entry)
     assert document == canonical_json(changed) == rfc8785.dumps(json.loads(document))
+    columns = {name: [value] * 2 for name, value in values_of(changed).items()}
+    assert form.compose(columns) == ([entry] * 2, [document] * 2)
     if changed.supersedes is not None:
         shared = Form.of(changed, inherits=True)
-        assert len(shared.entry(values_of(changed))) < len(entry)
-        assert shared.document(shared.entry(values_of(changed)), form.texts(entry)) == document
+        own = shared.entry(values_of(changed))
+        assert shared.compose(columns) == ([own] * 2, [document] * 2)
+        assert len(own) < len(entry)
+        assert shared.document(own, form.values(entry)) == document
+
+
+NUMBERS = st.integers(0, (1 << 32) - 1)
+TIMES = st.integers(0, 4 * 10**15)
+OBJECTS = st.lists(st.tuples(st.integers(0, (1 << 40)), st.binary(min_size=32, max_size=32)), max_size=5)
+
+
+@given(
+    text=TEXTS,
+    committed=st.booleans(),
+    stored=st.booleans(),
+    each=st.lists(
+        st.tuples(st.binary(min_size=16, max_size=16), NUMBERS, TIMES, TIMES, TIMES, OBJECTS), min_size=1, max_size=4
+    ),
+)
+@example(text='%b%%"\\\n\r\x7f\u2028', committed=True, stored=True, each=[(b"%" * 16, 0, 0, 1, 2, [(0, b"%" * 32)])])
+def test_many_certificates_of_a_lot_are_written_as_the_rfc_8785_package_writes_each(text, committed, stored, each):
+    cohort = Cohort(tenant=TenantId("acme"), part=Part.AUDIO, period=7, generation=1)
+    keys, leaves, captured, received, until, objects = zip(*each, strict=True)
+    lot = Lot(
+        cohort,
+        Policy(name=text, version=text, period=text),
+        keys,
+        leaves,
+        [leaf.to_bytes(32) for leaf in leaves] if committed else (),
+        captured,
+        received,
+        until,
+        [_listed([(5, b"x" * 32), *some]) for some in objects] if stored else (),
+    )
+    kept = lot.only(lambda place: place != 1)
+    assert kept.recordings == [key for place, key in enumerate(keys) if place != 1]
+    whole, columns = [], lot.columns() | {"c": keys, "n": keys, "v": received}
+    for place, key in enumerate(keys):
+        subject = lot.subject(place)
+        values = provisional_values(subject)
+        assert (
+            values.items() - {("A", None)}
+            <= {name: column[place] for name, column in columns.items() if column}.items()
+        )
+        with_texts = replace(provisional().parties, controller=text, contact=text)
+        document = _unchecked(
+            provisional(),
+            certificate_id=f"cert_{key.hex()}",
+            nonce=key.hex(),
+            parties=with_texts,
+            recording=content.recording_facts(subject, shredded_at=GONE),
+            retention=content.retention_facts(subject),
+            data=replace(provisional().data, objects=object_facts(subject.objects)),
+            verification=replace(provisional().verification, at=subject.received_at),
+        )
+        whole.append(document)
+    entries, documents = Form.of(whole[0]).compose(columns)
+    assert documents == [canonical_json(document) for document in whole]
+    assert documents == [rfc8785.dumps(json.loads(document)) for document in documents]
+    assert documents == [Form.of(whole[0]).document(entry) for entry in entries]
+
+
+def _listed(objects: Sequence[tuple[int, bytes]]) -> str:
+    """As the catalog lists the objects of a recording: its manifest, then its segments."""
+    return " ".join(
+        f"{number - 1}:{'a' * 32 if number else ''}:{size}:{sha256.hex()}"
+        for number, (size, sha256) in enumerate(objects)
+    )
+
+
+def _unchecked(certificate: DeletionCertificate, **changes: object) -> DeletionCertificate:
+    """Return a changed copy, whose dates may contradict each other."""
+    changed = copy(certificate)
+    for name, value in changes.items():
+        object.__setattr__(changed, name, value)
+    return changed
 
 
 @given(at=st.datetimes(timezones=st.just(UTC)))

@@ -183,12 +183,12 @@ def test_form_and_entry_give_back_the_document_byte_for_byte(certificate: Deleti
 
 def test_a_final_certificate_takes_from_the_provisional_one_what_both_say() -> None:
     before, after = provisional(), final()
-    texts = Form.of(before).texts(Form.of(before).entry(values_of(before)))
+    values = Form.of(before).values(Form.of(before).entry(values_of(before)))
     form = Form.of(after, inherits=True)
     entry = form.entry(values_of(after))
-    assert form.document(entry, texts) == canonical_json(after)
+    assert form.document(entry, values) == canonical_json(after)
     assert len(entry) < 100, "neither the commitment nor the root again"
-    for other in (None, {}, {**texts, "m": "0" * 64}):
+    for other in (None, {}, {**values, "m": bytes(32)}):
         assert not form.gives(canonical_json(after), values_of(after), other)
     assert not Form.of(before, inherits=True).inherits
 

@@ -124,8 +124,8 @@ class Scene:
         return Certificates(catalog=self.catalog, issuer_key=ISSUER, entropy=os.urandom)
 
     async def certify(self, certifier: Certifier) -> None:
-        subjects = await self.catalog.due_subjects(through=PERIOD, after=None, limit=100)
-        issued = await certifier.prepare(subjects, self.shred, self.receipt)
+        lots = await self.catalog.due_lots(through=PERIOD, after=None, limit=100)
+        issued = await certifier.prepare_due(lots, self.shred, self.receipt)
         assert issued is not None
         await certifier.store(issued, self.shred)
 
@@ -251,8 +251,13 @@ async def test_certifying_again_adds_nothing_and_changes_no_byte(scene):
 
 
 async def test_nothing_is_certified_if_one_certificate_would_contradict_itself(scene):
-    subjects = list(await scene.catalog.due_subjects(through=PERIOD, after=None, limit=100))
-    subjects[1] = subjects[1]._replace(retain_until=NOW + timedelta(days=1))
+    lots = list(await scene.catalog.due_lots(through=PERIOD, after=None, limit=100))
+    [place] = [place for place, lot in enumerate(lots) if len(lot.recordings) == 2]
+    late = rows.micros(NOW + timedelta(days=1))
+    lots[place] = lots[place]._replace(retain_until=[lots[place].retain_until[0], late])
+    with pytest.raises(Invalid, match="expired before its retain-until"):
+        await scene.certifier().prepare_due(lots, scene.shred, scene.receipt)
+    subjects = [lot.subject(place) for lot in lots for place in range(len(lot.recordings))]
     with pytest.raises(Invalid, match="expired before its retain-until"):
         await scene.certifier().prepare(subjects, scene.shred, scene.receipt)
     assert await scene.catalog.certificates() == []
@@ -372,15 +377,17 @@ async def test_a_process_that_did_not_see_the_shred_waits_a_whole_lease(scene):
 @pytest.mark.parametrize("place", [KeyPlace.PROVIDER_VERSION, KeyPlace.KEYRING_REPLICA, KeyPlace.BACKUPS])
 async def test_a_failed_or_unknown_key_copy_is_never_made_final_by_waiting(scene, place, result):
     certifier = scene.certifier()
-    subjects = await scene.catalog.due_subjects(through=PERIOD, after=None, limit=100)
-    issued = await certifier.prepare(subjects, scene.shred, scene.receipt)
+    lots = await scene.catalog.due_lots(through=PERIOD, after=None, limit=100)
+    issued = await certifier.prepare_due(lots, scene.shred, scene.receipt)
     assert issued is not None
     [first] = [each for each in await documents_of(issued) if each.parties.tenant == OTHER]
     copies = tuple(replace(copy, result=result) if copy.where is place else copy for copy in key_copies())
     broken = replace(first, sanitisation=replace(first.sanitisation, key_copies=copies))
     assert not content.can_be_final(broken)
     batch = scene.certificates().sign(
-        [Draft(Form.of(broken), values_of(broken), OTHER, (Part.AUDIO,))], status=CertificateStatus.PROVISIONAL, at=NOW
+        [Draft(Form.of(broken), {name: [value] for name, value in values_of(broken).items()}, OTHER, (Part.AUDIO,))],
+        status=CertificateStatus.PROVISIONAL,
+        at=NOW,
     )
     await scene.catalog.certify(batch.batch, batch.entries, forms=batch.forms)
     await certifier.delete_objects()

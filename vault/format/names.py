@@ -68,9 +68,14 @@ def tenant_prefix(tenant: TenantId) -> str:
 
 def recording_prefix(tenant: TenantId, period: int, recording: RecordingId) -> str:
     """Return the prefix of all object names of one recording, which no other recording's names have."""
+    return f"{period_prefix(tenant, period)}{check_recording(recording)}/"
+
+
+def period_prefix(tenant: TenantId, period: int) -> str:
+    """Return the prefix of all object names of a tenant's recordings of one audio period."""
     if not 0 <= period <= MAX_PERIOD:
         raise FormatError(f"period {period} is out of range")
-    return f"{tenant_prefix(tenant)}{period}/{check_recording(recording)}/"
+    return f"{tenant_prefix(tenant)}{period}/"
 
 
 def segment_name(tenant: TenantId, period: int, recording: RecordingId, index: int, attempt: str) -> str:

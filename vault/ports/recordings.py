@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 from types import MappingProxyType
 from typing import Protocol
 
-from vault.certificates.attested import Subject
+from vault.certificates.template import Lot
 from vault.ids import NodeId, RecordingId, TenantId
 from vault.model import (
     AuditEvent,
@@ -242,11 +242,14 @@ class DueRows(Protocol):
         """Return the tenant's finished rows captured up to `through`, of calls begun up to `started_to`.
 
         They are the rows that a tenant's change of retention covers. `due_recordings` of all tenants, `count_due`,
-        `doubtful_recordings` and `due_subjects` leave them out.
+        `doubtful_recordings` and `due_lots` leave them out.
         """
 
-    async def due_subjects(self, *, through: int, after: RecordingId | None, limit: int) -> Sequence[Subject]:
-        """Return what certificates state about each row of `due_recordings`, with objects in index order."""
+    async def due_lots(self, *, through: int, after: RecordingId | None, limit: int) -> Sequence[Lot]:
+        """Return what certificates state about the rows of `due_recordings`, in lots that come in any order.
+
+        Within a lot the order is any too; the objects of a recording are in index order.
+        """
 
 
 class DueCounts(Protocol):

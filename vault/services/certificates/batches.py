@@ -32,7 +32,7 @@ from vault.certificates.document import (
     read_document,
     verify_certificate,
 )
-from vault.certificates.template import Form, Values, earlier_document
+from vault.certificates.template import Columns, Form, Values, earlier_document
 from vault.crypto.signing import SigningKey, VerifyKey
 from vault.errors import IntegrityError, NotFound
 from vault.ids import CertificateId, TenantId, new_id
@@ -53,16 +53,15 @@ from vault.threads import in_thread
 
 
 class Draft(NamedTuple):
-    """A certificate to sign: its form and values, whose it is, and the parts whose keys it attests.
+    """Certificates of one form to sign: their values, whose they are, and the parts whose keys they attest.
 
-    `superseded` are the texts of the certificate that it supersedes, for a form that inherits from it.
+    For a form that inherits, `columns` have the values of the superseded certificates too.
     """
 
     form: Form
-    values: Values
+    columns: Columns
     tenant: TenantId
     parts: tuple[Part, ...]
-    superseded: Mapping[str, str] | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,10 +75,10 @@ class IssuedBatch:
 
 
 class Opened(NamedTuple):
-    """A certificate's document, and the texts of its entry; None if it has no entry, or one that is not complete."""
+    """A certificate's document, and the values of its entry; None if it has no entry, or one that is not complete."""
 
     document: AnyCertificate
-    texts: Mapping[str, str] | None
+    values: Values | None
 
 
 class BatchRows(CertificateTexts, RecordingLookup, Protocol):
@@ -113,14 +112,14 @@ class Certificates:
         groups: dict[bytes, int] = {}
         shared: list[Group] = []
         forms: dict[bytes, str] = {}
-        for form, values, tenant, parts, superseded in drafts:
-            entry = form.entry(values)
-            leaves.append(leaf_hash(form.document(entry, superseded)))
+        for form, columns, tenant, parts in drafts:
+            entries, documents = form.compose(columns)
+            leaves += map(leaf_hash, documents)
             number = groups.setdefault(form.digest, len(groups))
             if number == len(shared):
                 shared.append(Group(tenant, parts, form.digest, form.supersedes))
                 forms[form.digest] = form.text
-            places.append((number, entry))
+            places += [(number, entry) for entry in entries]
         root = root_of(leaves).hex()
         statement = BatchStatement(batch_id=identifier, issued_at=at, size=len(leaves), root=root)
         return IssuedBatch(
@@ -160,7 +159,7 @@ class Certificates:
         return [each.document for each in await self.opened(certificates)]
 
     async def opened(self, certificates: Sequence[StoredCertificate]) -> Sequence[Opened]:
-        """Return the document of each with the texts that a final certificate can inherit, as `documents` does."""
+        """Return the document of each with the values that a final certificate can inherit, as `documents` does."""
         sources = await self._sources(certificates)
 
         def open_one(certificate: StoredCertificate) -> Opened:
@@ -205,13 +204,13 @@ class Certificates:
 
 
 class _Sources:
-    """The stored pieces of some certificates: their batches and forms, and the texts of what they supersede."""
+    """The stored pieces of some certificates: their batches and forms, and the values of what they supersede."""
 
     def __init__(self) -> None:
         self._open: dict[bytes, Form] = {}
         self.batches: Mapping[str, _OpenBatch] = {}
         self.forms: Mapping[bytes, str] = {}
-        self.superseded: Mapping[CertificateId, Mapping[str, str] | None] = {}
+        self.superseded: Mapping[CertificateId, Values | None] = {}
 
     def document(self, certificate: StoredCertificate) -> bytes:
         """Return the document in two pieces; IntegrityError unless it is the one that was signed."""
@@ -233,14 +232,14 @@ class _Sources:
         return self.batches[place.batch].membership(place.index)
 
     def inherits(self, place: BatchPlace | None) -> bool:
-        """Tell whether the document needs the texts of what it supersedes."""
+        """Tell whether the document needs the values of what it supersedes."""
         return place is not None and isinstance(place.entry, bytes) and bool(self._form(place).inherits)
 
-    def complete(self, place: BatchPlace) -> Mapping[str, str] | None:
-        """Return the texts of an entry that needs no other; None for any other."""
+    def complete(self, place: BatchPlace) -> Values | None:
+        """Return the values of an entry that needs no other; None for any other."""
         if isinstance(place.entry, str) or self.inherits(place):
             return None
-        return self._form(place).texts(place.entry)
+        return self._form(place).values(place.entry)
 
     def _form(self, place: BatchPlace) -> Form:
         if place.form not in self._open:

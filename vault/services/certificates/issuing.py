@@ -5,12 +5,12 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import Counter, deque
-from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import aclosing, suppress
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from functools import partial
-from typing import NamedTuple, Protocol, TypeAlias
+from typing import Any, NamedTuple, Protocol, TypeAlias
 
 from vault.certificates.batch import (
     object_facts,
@@ -22,7 +22,7 @@ from vault.certificates.document import (
     Subject,
     subject,
 )
-from vault.certificates.template import Form, micros, provisional_values, values_of
+from vault.certificates.template import COMMITMENTS, Columns, Form, Lot, Values, micros, provisional_values, values_of
 from vault.errors import IntegrityError, NotFound, Unavailable, VaultError
 from vault.format.names import recording_prefix
 from vault.ids import CertificateId, RecordingId, new_ids
@@ -84,10 +84,10 @@ class _Wording(NamedTuple):
 
 
 class _Absent(NamedTuple):
-    """The provisional certificate of a recording whose objects are absent, with the texts that can be inherited."""
+    """The provisional certificate of a recording whose objects are absent, with the values that can be inherited."""
 
     before: DeletionCertificate
-    texts: Mapping[str, str] | None
+    values: Values | None
     deletions: Sequence[Deletion]
     at: datetime
 
@@ -100,6 +100,14 @@ class _Looked(NamedTuple):
     outcomes: Mapping[str, Sequence[Deletion] | VaultError]
     since: float
     at: datetime
+
+
+class _Alike(NamedTuple):
+    """Subjects whose certificates have one wording: the first, any of them by its place, and the values of all."""
+
+    first: Subject
+    subject: Callable[[int], Subject]
+    columns: Callable[[], dict[str, Sequence[Any]]]
 
 
 @dataclass(slots=True)
@@ -165,14 +173,27 @@ class Certifier:
 
         Invalid, and nothing is certified, if a certificate would contradict itself.
         """
-        if not subjects:
+        alike: dict[_Kind, list[Subject]] = {}
+        for each in subjects:
+            alike.setdefault(_kind(each), []).append(each)
+        return await self._prepare([_listed(each) for each in alike.values()], shred, receipt)
+
+    async def prepare_due(self, lots: Sequence[Lot], shred: Shred, receipt: ShredReceipt) -> IssuedBatch | None:
+        """Do what `prepare` does, of subjects that come as columns."""
+        alike = [_Alike(lot.subject(0), lot.subject, lot.columns) for lot in lots if lot.recordings]
+        return await self._prepare(alike, shred, receipt)
+
+    async def _prepare(self, alike: Sequence[_Alike], shred: Shred, receipt: ShredReceipt) -> IssuedBatch | None:
+        if not alike:
             return None
         self._lease_began(receipt.epoch_destroyed)
         now = self._clock.now()
-        wordings = await self._word(subjects, shred, receipt, now)
+        wordings = await self._word([each.first for each in alike], shred, receipt, now)
 
         def sign() -> IssuedBatch:
-            drafts = self._drafts(subjects, wordings, shred, receipt, now)
+            drafts = [
+                self._draft(each, wording, shred, receipt, now) for each, wording in zip(alike, wordings, strict=True)
+            ]
             return self._certificates.sign(drafts, status=CertificateStatus.PROVISIONAL, at=now)
 
         # In a thread: a batch takes tens of milliseconds, and calls under way must not wait.
@@ -196,48 +217,32 @@ class Certifier:
         """Return the wording of each subject's certificate; those of the shred are kept."""
         if self._worded != shred.id:
             self._worded, self._wordings = shred.id, {}
-        # A page shares a handful of cohorts and policies, which are told apart faster by identity than by value.
-        alike = [
-            (
-                *(id(each.authority), id(each.captured), id(each.applied), not each.objects),
-                *[(id(part.coordinate.cohort), part.commitment is None) for part in each.parts],
-            )
-            for each in subjects
-        ]
-        near = {key: (_kind(said), said) for key, said in dict(zip(alike, subjects, strict=True)).items()}
-        fresh = {kind: said for kind, said in near.values() if kind not in self._wordings}
+        kinds = [*map(_kind, subjects)]
+        fresh = {kind: said for kind, said in zip(kinds, subjects, strict=True) if kind not in self._wordings}
         tenants = {tenant.id: tenant for tenant in await self._catalog.tenants()} if fresh else {}
         for kind, said in fresh.items():
             tenant = tenants[said.parts[0].coordinate.cohort.tenant]
             (identifier,) = new_ids("cert", 1, at=now, entropy=self._entropy)
             first = self._whole(said, shred, receipt, tenant, identifier, self._entropy(_NONCE_BYTES), now)
             self._wordings[kind] = _Wording(tenant, first, Form.of(first))
-        found = {key: self._wordings[kind] for key, (kind, _) in near.items()}
-        return [found[key] for key in alike]
+        return [self._wordings[kind] for kind in kinds]
 
-    def _drafts(
-        self,
-        subjects: Sequence[Subject],
-        wordings: Sequence[_Wording],
-        shred: Shred,
-        receipt: ShredReceipt,
-        now: datetime,
-    ) -> list[Draft]:
-        """Return what to sign for each subject in its wording; Invalid if they contradict each other."""
+    def _draft(self, alike: _Alike, wording: _Wording, shred: Shred, receipt: ShredReceipt, now: datetime) -> Draft:
+        """Return the certificates to sign of subjects that share a wording; Invalid if one contradicts itself."""
         gone = content.gone_at(shred, receipt)
-        at = max(now, gone)
-        verified = micros(at)
-        identifiers = new_ids("cert", len(subjects), at=now, entropy=self._entropy)
-        nonces = self._entropy(_NONCE_BYTES * len(subjects))
-        drafts: list[Draft] = []
-        for place, (identifier, said, wording) in enumerate(zip(identifiers, subjects, wordings, strict=True)):
-            nonce = nonces[place * _NONCE_BYTES : (place + 1) * _NONCE_BYTES]
-            tenant, first, form = wording
-            if _suspicious(said, gone):
-                self._whole(said, shred, receipt, tenant, identifier, nonce, now)
-            values = provisional_values(said, identifier, nonce, verified)
-            drafts.append(Draft(form, values, first.parties.tenant, first.parts))
-        return drafts
+        columns = alike.columns()
+        count = len(columns["r"])
+        identifiers = new_ids("cert", count, at=now, entropy=self._entropy)
+        nonces = self._entropy(_NONCE_BYTES * count)
+        columns |= {
+            "c": [bytes.fromhex(identifier[5:]) for identifier in identifiers],
+            "n": [nonces[at : at + _NONCE_BYTES] for at in range(0, len(nonces), _NONCE_BYTES)],
+            "v": [micros(max(now, gone))] * count,
+        }
+        for place in _suspicious(columns, gone):
+            said, nonce = alike.subject(place), columns["n"][place]
+            self._whole(said, shred, receipt, wording.tenant, identifiers[place], nonce, now)
+        return Draft(wording.form, columns, wording.first.parties.tenant, wording.first.parts)
 
     def _whole(  # noqa: PLR0917 - what makes one certificate
         self,
@@ -445,7 +450,7 @@ class Certifier:
             logger.warning("a key copy is not known to be gone; no final certificate", extra={"fields": fields})
             return
         if not self._waits(before, progress):
-            progress.absent.append(_Absent(before, opened.texts, deletions, progress.at))
+            progress.absent.append(_Absent(before, opened.values, deletions, progress.at))
 
     def _waits(self, before: AnyCertificate, progress: _Progress) -> bool:
         """Tell whether only a running lease prevents the final certificate; note for how long."""
@@ -474,9 +479,9 @@ class Certifier:
 
         def sign() -> IssuedBatch:
             drafts: list[Draft] = []
-            for (before, texts, deletions, at), identifier, nonce in zip(absent, identifiers, nonces, strict=True):
+            for (before, values, deletions, at), identifier, nonce in zip(absent, identifiers, nonces, strict=True):
                 final = content.final(before, deletions, certificate_id=identifier, nonce=nonce, at=at)
-                drafts.append(_final_draft(final, texts, progress.forms))
+                drafts.append(_final_draft(final, values, progress.forms))
             return self._certificates.sign(drafts, status=CertificateStatus.FINAL, at=now)
 
         issued = await in_thread(sign)
@@ -496,6 +501,14 @@ def _modern(opened: Opened, row: Recording, objects: Sequence[SegmentRef]) -> Op
         return opened
     said = subject(row, objects, parts=before.media.parts)
     return Opened(content.modern(before, said, object_facts(said.objects)), None)
+
+
+def _listed(subjects: Sequence[Subject]) -> _Alike:
+    def columns() -> dict[str, Sequence[Any]]:
+        values = [*map(provisional_values, subjects)]
+        return {letter: [each[letter] for each in values] for letter in values[0]}
+
+    return _Alike(subjects[0], subjects.__getitem__, columns)
 
 
 def _kind(subject: Subject) -> _Kind:
@@ -525,7 +538,7 @@ def _by_tenant(name: str, issued: IssuedBatch, detail: Mapping[str, str]) -> lis
 
 
 def _final_draft(
-    certificate: DeletionCertificate, before: Mapping[str, str] | None, forms: dict[tuple[object, ...], Form]
+    certificate: DeletionCertificate, before: Values | None, forms: dict[tuple[object, ...], Form]
 ) -> Draft:
     """Split a final certificate into form and entry; a form in `forms` is shared only if it gives the same document."""
     values, document = values_of(certificate), canonical_json(certificate)
@@ -542,13 +555,17 @@ def _final_draft(
         if not form.gives(document, values, before):
             form = Form.of(certificate)
         forms[key] = form
-    return Draft(form, values, certificate.parties.tenant, certificate.parts, before if form.inherits else None)
+    whole = {**(before or {}), **values} if form.inherits else values
+    return Draft(form, {name: [value] for name, value in whole.items()}, certificate.parties.tenant, certificate.parts)
 
 
-def _suspicious(subject: Subject, gone: datetime) -> bool:
-    """Tell whether a certificate needs the full check: cheap, and always true for one that contradicts itself."""
-    return (
-        subject.captured_at > subject.retain_until
-        or subject.retain_until > gone
-        or any(not (each.commitment is None or len(each.commitment) == _COMMITMENT_BYTES) for each in subject.parts)
-    )
+def _suspicious(values: Columns, gone: datetime) -> Iterator[int]:
+    """Yield the places that need the full check: found cheaply, and always those that contradict themselves."""
+    instant = micros(gone)
+    for place, (captured, until) in enumerate(zip(values["a"], values["u"], strict=True)):
+        if captured > until or until > instant:
+            yield place
+    for letter in COMMITMENTS:
+        for place, commitment in enumerate(values.get(letter, ())):
+            if not (commitment is None or len(commitment) == _COMMITMENT_BYTES):
+                yield place

@@ -31,6 +31,7 @@ from vault.certificates.document import (
     reference_digest,
     subject,
 )
+from vault.certificates.template import Lot, last_of
 from vault.crypto.spans import Spans, points
 from vault.errors import Conflict, Unavailable, VaultError
 from vault.ids import RecordingId, TenantId, TokenId, id_bytes
@@ -68,7 +69,7 @@ from vault.services.surroundings import Surroundings
 
 _LOCK = "sweeper"
 _PAGE = 500
-_CERTIFICATE_PAGE = 2048
+_CERTIFICATE_PAGE = 4096
 """Recordings in a batch. Its commit blocks other writers; a certificate's proof grows with the batch's logarithm."""
 
 logger = logging.getLogger(__name__)
@@ -332,27 +333,31 @@ class Shredder:
         return count
 
     async def _certify_audio(self, through: int, shred: Shred, receipt: ShredReceipt) -> int:
-        count = 0
-        issued, after = await self._next_batch(through, shred, receipt, after=None)
-        while after is not None:
-            # The next batch is read and signed while this one is written. The two share no recording.
-            reading = asyncio.ensure_future(self._next_batch(through, shred, receipt, after=after))
-            try:
-                count += await self._store(issued, shred)
-            finally:
-                # Wait for the read even if the write failed: no task outlives this method.
-                await asyncio.wait([reading])
-            issued, after = reading.result()
-        return count
+        """Certify in batches: the next one is read, and the one before it written, while one is signed.
 
-    async def _next_batch(
-        self, through: int, shred: Shred, receipt: ShredReceipt, *, after: RecordingId | None
-    ) -> tuple[IssuedBatch | None, RecordingId | None]:
-        """Sign the next page of due recordings without a key; return the batch and the page's last recording."""
-        page = await self._catalog.due_subjects(through=through, after=after, limit=_CERTIFICATE_PAGE)
-        gone = [each for each in page if not any(self._keyring.derivable(part.coordinate) for part in each.parts)]
-        issued = await self._certifier.prepare(gone, shred, receipt)
-        return issued, page[-1].recording_id if page else None
+        The batches share no recording.
+        """
+        count = 0
+        reading = asyncio.ensure_future(self._catalog.due_lots(through=through, after=None, limit=_CERTIFICATE_PAGE))
+        storing: asyncio.Task[int] | None = None
+        try:
+            while lots := await reading:
+                after = last_of(lots)
+                reading = asyncio.ensure_future(
+                    self._catalog.due_lots(through=through, after=after, limit=_CERTIFICATE_PAGE)
+                )
+                issued = await self._certifier.prepare_due([self._gone(lot) for lot in lots], shred, receipt)
+                if storing is not None:
+                    count += await storing
+                storing = asyncio.ensure_future(self._store(issued, shred))
+            return count if storing is None else count + await storing
+        finally:
+            # Wait for both even if one failed: no task outlives this method.
+            await asyncio.wait([reading] if storing is None else [reading, storing])
+
+    def _gone(self, lot: Lot) -> Lot:
+        living = self._keyring.living(lot.cohort, lot.leaves)
+        return lot.only(lambda place: lot.leaves[place] not in living) if living else lot
 
     async def _store(self, issued: IssuedBatch | None, shred: Shred) -> int:
         return 0 if issued is None else await self._certifier.store(issued, shred)

@@ -32,6 +32,8 @@ from vault.storage.catalog.writer import Transaction
 _b, _c, _r, _t = certificate_batches.c, certificates.c, recordings.c, certificate_tenants.c
 _Wanted: TypeAlias = tuple[bytes, Sequence[Part], bytes]
 """The key of a recording, the parts and the entry of a certificate for it."""
+_Place: TypeAlias = tuple[str, str]
+"""A tenant and a state."""
 _KEYS: sa.BindParameter[Any] = sa.bindparam("keys", expanding=True)
 _STAMP = len("cert_") + 12
 """The characters of an id up to the end of its millisecond."""
@@ -48,6 +50,14 @@ _ROW = (
     *("id", "tenant", "state", "certificate_id", "undeleted_since"),
     *("metadata_certificate_id", "unconfirmed_since"),
 )
+_TALLY: Mapping[CertificateStatus, Sequence[str]] = {
+    CertificateStatus.PROVISIONAL: ("count(*) AS n", "count(certificate_id) AS certified"),
+    CertificateStatus.FINAL: (
+        "count(*) AS n",
+        "count(certificate_id) FILTER (WHERE undeleted_since IS NULL) AS certified",
+    ),
+}
+"""Of rows of one tenant and state: how many there are, and how many may have a certificate of the audio already."""
 _CURRENT = sa.select(_r.certificate_id, _r.metadata_certificate_id).where(_r.id.in_(_KEYS))
 _OLDER_OF = sa.select(certificates).where(_c.recording.in_(_KEYS))
 _OLDER_NAMED = sa.select(certificates).where(_c.id.in_(_KEYS))
@@ -95,12 +105,7 @@ class CertificateStore:
             raise Invalid(f"a certificate was not made in the millisecond of {batch.id}; nothing was certified")
 
         async def act(transaction: Transaction) -> None:
-            keys = [key for key, _, _ in wanted]
-            found = await transaction.fetch_each(recordings, _ROW, key=("id", "bytea"), keys=keys)
-            known = {row.id: row for row in found}
-            if len(known) < len({*keys}):
-                raise NotFound("a certificate names a recording that does not exist; nothing was certified")
-            issued = _issued(wanted, known, entries.status)
+            issued, moving = await _issued(transaction, wanted, entries.status)
             if not issued:
                 return
             await _write_forms(transaction, forms)
@@ -109,7 +114,7 @@ class CertificateStore:
             tenants = sorted({groups[number].tenant for number, _ in filter(None, stored.entries.places)})
             place = id_bytes(batch.id)
             await transaction.write(_INSERT_TENANT, [{"tenant": tenant, "batch": place} for tenant in tenants])
-            await _move(transaction, issued, known, entries.status, rows.micros(batch.issued_at))
+            await _move(transaction, issued, moving, entries.status, rows.micros(batch.issued_at))
             transaction.audit(audit)
 
         if wanted:
@@ -293,10 +298,24 @@ async def _next(
     return sorted(map(rows.to_entries, found), key=lambda each: each.batch, reverse=newest_first)
 
 
-def _issued(
-    wanted: Sequence[_Wanted], known: Mapping[bytes, sa.Row[Any]], status: CertificateStatus
-) -> Sequence[_Wanted]:
-    """Return those that their recordings do not have yet; of two in one batch the first."""
+async def _issued(
+    transaction: Transaction, wanted: Sequence[_Wanted], status: CertificateStatus
+) -> tuple[Sequence[_Wanted], Counter[_Place]]:
+    """Return those that their recordings do not have yet, and how many audio rows leave each tenant and state.
+
+    Of two in one batch the first is returned.
+    """
+    keys = [key for key, _, _ in wanted]
+    distinct = len({*keys})
+    if all(Part.AUDIO in parts for _, parts, _ in wanted):
+        # Nearly always no row has a certificate yet, and a few counts say so.
+        tally = await transaction.fetch_each(recordings, _TALLY[status], keys=keys, by=("tenant", "state"))
+        moving = Counter({(row.tenant, row.state): int(row.n) for row in tally})
+        if distinct == moving.total() == len(keys) and not any(row.certified for row in tally):
+            return wanted, moving
+    known = {row.id: row for row in await transaction.fetch_each(recordings, _ROW, keys=keys)}
+    if len(known) < distinct:
+        raise NotFound("a certificate names a recording that does not exist; nothing was certified")
     found: list[_Wanted] = []
     seen: set[tuple[bytes, Part]] = set()
     for key, parts, entry in wanted:
@@ -304,7 +323,7 @@ def _issued(
         if seen.isdisjoint(these) and not _stands(known[key], parts, status):
             seen |= these
             found.append((key, parts, entry))
-    return found
+    return found, Counter((known[key].tenant, known[key].state) for key, parts, _ in found if Part.AUDIO in parts)
 
 
 def _stands(row: sa.Row[Any], parts: Sequence[Part], status: CertificateStatus) -> bool:
@@ -331,26 +350,25 @@ def _only(entries: BatchEntries, issued: Sequence[_Wanted]) -> BatchEntries:
 async def _move(
     transaction: Transaction,
     issued: Sequence[_Wanted],
-    known: Mapping[bytes, sa.Row[Any]],
+    moving: Counter[_Place],
     status: CertificateStatus,
     at: int,
 ) -> None:
     """Move the rows of what a batch certifies along."""
     provisional, shredded = status is CertificateStatus.PROVISIONAL, RecordingState.SHREDDED.value
-    of_audio = [(key, _name(entry)) for key, parts, entry in issued if Part.AUDIO in parts]
-    moving = Counter((row.tenant, row.state) for row in (known[key] for key, _ in of_audio))
+    of_audio = [entry[: 2 * ID_BYTES] for _, parts, entry in issued if Part.AUDIO in parts]
     for (tenant, state), count in moving.items():
         transaction.count(tenant, state, -count)
         transaction.count(tenant, shredded, count)
     await transaction.update_each(
         recordings,
-        key=("id", "bytea"),
-        column=("certificate_id", "text"),
-        pairs=of_audio,
+        column="certificate_id",
+        prefix="cert",
+        named=of_audio,
         common={"state": shredded, "undeleted_since": at if provisional else None},
     )
     if not provisional:
-        await object_lists.fold(transaction, [key for key, _ in of_audio])
+        await object_lists.fold(transaction, [each[ID_BYTES:] for each in of_audio])
     moves = [
         {
             "key": key,

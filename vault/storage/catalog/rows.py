@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 from types import SimpleNamespace
@@ -12,8 +11,9 @@ from typing import Any
 import rfc8785
 import sqlalchemy as sa
 
-from vault.certificates.attested import EXPIRED, POLICY_VERSION, PartKey, Policy, StoredObject, Subject
+from vault.certificates.attested import POLICY_VERSION, Policy
 from vault.certificates.batch import pack_entries, unpack_entries
+from vault.certificates.template import Lot
 from vault.errors import FormatError, Invalid
 from vault.format.names import SegmentName, object_below, parse_name, recording_prefix
 from vault.ids import CertificateId, RecordingId, TenantId, id_bytes
@@ -308,28 +308,25 @@ def to_batch(row: sa.Row[Any]) -> CertificateBatch:
     )
 
 
-def to_subjects(found: Sequence[Any], objects: Iterable[Any]) -> list[Subject]:
-    """Return what certificates say of each row; the columns come in the order of the statements that fetch them."""
-    # By position and without intermediate objects: a sweep passes a million of these.
-    prefixes = {row: recording_prefix(tenant, period, recording_id(row)) for row, tenant, period, *_ in found}
-    stored: dict[bytes, list[StoredObject]] = {}
-    for recording, number, attempt, size, sha256 in objects:
-        name = object_below(prefixes[recording], number, attempt.hex())
-        stored.setdefault(recording, []).append(StoredObject(name, size, sha256.hex()))
-    return [
-        Subject(
-            RecordingId(_PREFIX + row.hex()),
-            (PartKey(Coordinate(cohort=_cohort(tenant, Part.AUDIO, period, generation), leaf=leaf), commitment),),
-            policy := _policy(name, kept),
-            policy,
-            moment(started),
-            moment(created),
-            moment(until),
-            tuple(stored.get(row, ())),
-            EXPIRED,
-        )
-        for row, tenant, period, generation, leaf, commitment, name, kept, started, created, until in found
-    ]
+def to_lots(row: sa.Row[Any]) -> list[Lot]:
+    """Return the lots of a row, whose columns come in the order of the statement that fetches them."""
+    tenant, period, generation, name, kept, uncommitted, *columns = tuple(row)
+    keys, leaves, commitments, started, created, until, objects = [(each or "").split(",") for each in columns]
+    lot = Lot(
+        _cohort(TenantId(tenant), Part.AUDIO, period, generation),
+        _policy(name, kept),
+        [*map(bytes.fromhex, keys)],
+        [*map(int, leaves)],
+        () if uncommitted else [*map(bytes.fromhex, commitments)],
+        [*map(int, started)],
+        [*map(int, created)],
+        [*map(int, until)],
+        [each.lower() for each in objects],
+    )
+    if all(objects):
+        return [lot]
+    bare, stored = lot.only(lambda place: not objects[place]), lot.only(lambda place: bool(objects[place]))
+    return [each for each in (bare._replace(objects=()), stored) if each.recordings]
 
 
 @lru_cache(maxsize=256)

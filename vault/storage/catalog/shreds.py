@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
 import rfc8785
 import sqlalchemy as sa
 
-from vault.certificates.attested import Subject
+from vault.certificates.template import Lot
 from vault.errors import NotFound
 from vault.format import codec
 from vault.ids import RecordingId, TenantId
@@ -69,29 +69,56 @@ _KEPT = (
 
 _ORDER = (_r.audio_period, _r.id)
 _AFTER = sa.tuple_(sa.bindparam("after_period", type_=sa.BigInteger), sa.bindparam("after"))
-_LAST = sa.tuple_(sa.bindparam("last_period", type_=sa.BigInteger), sa.bindparam("last"))
 _DUE = sa.and_(IS_FINISHED, NOT_CHANGED, sa.tuple_(*_ORDER) > _AFTER, _r.audio_period <= sa.bindparam("through"))
 _PERIOD = sa.select(_r.audio_period).where(_r.id == sa.bindparam("key"))
-_SUBJECTS = (
-    sa.select(
+
+
+def _lots(hexed: Callable[[sa.ColumnElement[Any]], sa.ColumnElement[str]]) -> sa.Select[Any]:
+    """Return the statement of a page of due rows: a row for each lot, each of its columns in one text.
+
+    Few rows, because a driver takes the interpreter's lock again for each one, and another thread may be computing.
+    """
+
+    def listed(column: sa.ColumnElement[Any], between: str = ",") -> sa.ColumnElement[str]:
+        return sa.func.aggregate_strings(column, between)
+
+    def text(column: sa.ColumnElement[Any]) -> sa.ColumnElement[str]:
+        return sa.cast(column, sa.Text)
+
+    columns = (
         *(_r.id, _r.tenant, _r.audio_period, _r.audio_generation, _r.audio_leaf, _r.audio_commitment),
         *(_r.retention_class, _r.retention_period, _r.started_at, _r.created_at, _r.retain_until),
     )
-    .where(_DUE)
-    .order_by(*_ORDER)
-    .limit(sa.bindparam("page"))
-)
-_OBJECTS = (
-    sa.select(
-        *(segments.c.recording, segments.c.number, segments.c.attempt),
-        *(segments.c.object_bytes, segments.c.sha256),
+    wanted = sa.select(*columns).where(_DUE).order_by(*_ORDER).limit(sa.bindparam("page")).subquery("wanted")
+    row = wanted.c
+    colon: sa.ColumnElement[str] = sa.literal_column("':'")
+    stored = (
+        sa.select(segments.c.number, segments.c.attempt, segments.c.object_bytes, segments.c.sha256)
+        .where(segments.c.recording == row.id, segments.c.audio_period == row.audio_period)
+        .order_by(segments.c.number)
+        .correlate(wanted)
+        .subquery("stored")
     )
-    .where(
-        segments.c.recording.in_(sa.select(_r.id).where(_DUE, sa.tuple_(*_ORDER) <= _LAST)),
-        segments.c.audio_period.between(sa.bindparam("first_period"), sa.bindparam("last_period")),
+    each = text(stored.c.number) + colon + hexed(stored.c.attempt) + colon + text(stored.c.object_bytes)
+    objects = sa.select(listed(each + colon + hexed(stored.c.sha256), " ")).scalar_subquery()
+    # An empty text for no objects: to group by whether there are any would find them twice.
+    due = sa.select(wanted, sa.func.coalesce(objects, "").label("objects")).subquery("due").c
+    shared = (
+        *(due.tenant, due.audio_period, due.audio_generation, due.retention_class, due.retention_period),
+        due.audio_commitment.is_(None),
     )
-    .order_by(segments.c.recording, segments.c.number)
-)
+    return sa.select(
+        *shared,
+        *(listed(hexed(due.id)), listed(text(due.audio_leaf)), listed(hexed(due.audio_commitment))),
+        *(listed(text(due.started_at)), listed(text(due.created_at)), listed(text(due.retain_until))),
+        listed(due.objects),
+    ).group_by(*shared)
+
+
+_LOTS: Mapping[str, sa.Select[Any]] = {
+    "sqlite": _lots(sa.func.hex),
+    "postgresql": _lots(lambda column: sa.func.encode(column, "hex")),
+}
 
 
 class ShredStore:
@@ -153,19 +180,15 @@ class ShredStore:
         """Return shreds without `finished_at`, oldest first."""
         return [_to_shred(row) for row in await self._database.fetch(_UNFINISHED)]
 
-    async def due_subjects(self, *, through: int, after: RecordingId | None, limit: int) -> Sequence[Subject]:
-        """Return the facts for certificates about finished rows of audio periods up to `through`, in order."""
+    async def due_lots(self, *, through: int, after: RecordingId | None, limit: int) -> Sequence[Lot]:
+        """Return the next finished rows of audio periods up to `through`, in order, as lots."""
         key, period = b"", -1
         if after is not None:
             key = rows.key(after)
             period = (await self._database.fetch(_PERIOD, {"key": key}))[0].audio_period
-        page = {"through": through, "after": key, "after_period": period}
-        found = await self._database.fetch(_SUBJECTS, {**page, "page": max(limit, 0)})
-        if not found:
-            return []
-        last = {"last": found[-1].id, "last_period": found[-1].audio_period, "first_period": found[0].audio_period}
-        objects = await self._database.fetch(_OBJECTS, {**page, **last})
-        return rows.to_subjects(found, objects)
+        page = {"through": through, "after": key, "after_period": period, "page": max(limit, 0)}
+        found = await self._database.fetch(_LOTS[self._database.engine.dialect.name], page)
+        return [lot for row in found for lot in rows.to_lots(row)]
 
 
 async def _check_exists(transaction: Transaction, shred: str) -> None:

@@ -132,6 +132,7 @@ def _sqlstate(error: DBAPIError) -> str:
 
 _BATCH_ACTS = 256
 _ROWS_A_STATEMENT = 256
+_KEY_BYTES = 16
 
 _HEAD = sa.select(audit_head.c.seq, audit_head.c.sha256)
 _MOVE_HEAD = (
@@ -207,17 +208,19 @@ class Transaction:
         self.writes += len(values)
 
     async def fetch_each(
-        self, table: sa.Table, columns: Sequence[str], *, key: tuple[str, str], keys: Sequence[Any]
+        self, table: sa.Table, columns: Sequence[str], *, keys: Sequence[bytes], by: Sequence[str] = ()
     ) -> Sequence[sa.Row[Any]]:
-        """Return these columns of the rows with these keys, of which there may be thousands.
+        """Return these columns of the rows whose id is one of `keys`, of which there may be thousands.
 
-        A key is a name and its type in PostgreSQL.
+        With `by` the rows are put together by these columns, and the others are aggregates.
         """
-        head = f"SELECT {','.join(columns)} FROM {table.name} WHERE {key[0]}"  # noqa: S608 - names of the schema
+        tail = f" GROUP BY {','.join(by)}" if by else ""
+        head = f"SELECT {','.join((*by, *columns))} FROM {table.name} WHERE id"  # noqa: S608 - names of the schema
         if self.dialect != "sqlite":
-            return (await self._connection.exec_driver_sql(f"{head} = ANY($1::{key[1]}[])", ([*keys],))).all()
-        text = f"{head} IN ({','.join('?' * len(keys))})"
-        return (await self._connection.exec_driver_sql(text, (*keys,))).all()
+            return (await self._connection.exec_driver_sql(f"{head} = ANY($1::bytea[]){tail}", ([*keys],))).all()
+        head = f"{_taken(_KEY_BYTES)} {head}"
+        text = f"{head} IN (SELECT substr(?1, n.at, {_KEY_BYTES}) FROM n){tail}"  # noqa: S608 - names of the schema
+        return (await self._connection.exec_driver_sql(text, (b"".join(keys),))).all()
 
     async def add_each(
         self, table: sa.Table, *, unique: Sequence[str], column: str, values: Sequence[tuple[Any, ...]]
@@ -238,40 +241,31 @@ class Transaction:
         self.writes += len(values)
 
     async def update_each(
-        self,
-        table: sa.Table,
-        *,
-        key: tuple[str, str],
-        column: tuple[str, str],
-        pairs: Sequence[tuple[Any, Any]],
-        common: Parameters,
+        self, table: sa.Table, *, column: str, prefix: str, named: Sequence[bytes], common: Parameters
     ) -> None:
-        """Set `column` of each row to the value beside its key, and the columns of `common` alike in all of them.
+        """Set `column` of some rows to an id each, which has this prefix, and the columns of `common` alike in all.
 
-        A key and a column are a name and its type in PostgreSQL.
+        An item of `named` is the 16 bytes of an id, and then the 16 of the row that gets it.
         """
-        if not pairs:
+        if not named:
             return
-        names = [*common]
+        names, taken = [*common], b"".join(named)
         if self.dialect != "sqlite":
-            setting = ", ".join(f"{name} = ${number}" for number, name in enumerate(names, start=3))
+            setting = ", ".join(f"{name} = ${number}" for number, name in enumerate(names, start=2))
             text = (
-                f"UPDATE {table.name} SET {column[0]} = v.v, {setting}"  # noqa: S608 - names of the schema, no values
-                f" FROM unnest($1::{key[1]}[], $2::{column[1]}[]) AS v (k, v) WHERE {table.name}.{key[0]} = v.k"
+                f"UPDATE {table.name} SET {column} = '{prefix}_' || encode(substr(n.v, 1, {_KEY_BYTES}), 'hex')"  # noqa: S608
+                f", {setting} FROM unnest($1::bytea[]) AS n (v) WHERE {table.name}.id = substr(n.v, {_KEY_BYTES + 1})"
             )
-            keys, values = zip(*pairs, strict=True)
-            await self._connection.exec_driver_sql(text, ([*keys], [*values], *common.values()))
+            await self._connection.exec_driver_sql(text, ([*named], *common.values()))
         else:
-            setting = ", ".join(f"{name} = ?" for name in names)
-            tail = (
-                f" UPDATE {table.name} SET {column[0]} = v.v, {setting}"  # noqa: S608 - names of the schema, no values
-                f" FROM v WHERE {table.name}.{key[0]} = v.k"
+            setting = ", ".join(f"{name} = ?{number}" for number, name in enumerate(names, start=2))
+            text = (
+                f"{_taken(2 * _KEY_BYTES)} UPDATE {table.name} SET {column} = '{prefix}_' ||"  # noqa: S608 - as above
+                f" lower(hex(substr(?1, n.at, {_KEY_BYTES}))), {setting}"
+                f" FROM n WHERE {table.name}.id = substr(?1, n.at + {_KEY_BYTES}, {_KEY_BYTES})"
             )
-            for start in range(0, len(pairs), _ROWS_A_STATEMENT):
-                some = pairs[start : start + _ROWS_A_STATEMENT]
-                text = f"WITH v (k, v) AS (VALUES {','.join(['(?,?)'] * len(some))}){tail}"
-                await self._connection.exec_driver_sql(text, (*chain.from_iterable(some), *common.values()))
-        self.writes += len(pairs)
+            await self._connection.exec_driver_sql(text, (taken, *common.values()))
+        self.writes += len(named)
 
     async def write_each(self, *statements: sa.Executable) -> None:
         """Execute statements that have no parameters, in order."""
@@ -285,6 +279,16 @@ class Transaction:
     def audit(self, events: Sequence[AuditEvent]) -> None:
         """Write `events` with this transaction."""
         self.events += events
+
+
+def _taken(width: int) -> str:
+    """Return the SQLite text before a statement that takes values of `width` bytes from its first parameter.
+
+    One value instead of thousands, and one statement: each waits for the interpreter's lock, and another thread may be
+    computing.
+    """
+    further = f"SELECT at + {width} FROM n WHERE at + {width} <= length(?1)"  # noqa: S608 - a number
+    return f"WITH RECURSIVE n (at) AS (SELECT 1 UNION ALL {further})"
 
 
 Act = Callable[[Transaction], Awaitable[R]]
