@@ -14,7 +14,7 @@ import typer
 from cli.arguments import instant_or_none, local_minute, zone
 from cli.command import Remote, local, new_group, remote
 from cli.files import STDOUT, read_file, whole_file
-from cli.output import Output
+from cli.output import Output, json_lines
 from vault.certificates.audit_chain import AuditHead, AuditPart, part_of, verify_chain, verify_part
 from vault.errors import FormatError, Invalid
 from vault.ids import TenantId
@@ -128,24 +128,23 @@ async def export(
     if wanted:
         call.out.note("this is a part of the trail: it cannot show that no matching entry is missing")
     if output == STDOUT:
-        async for entry in _entries(call, after, wanted):
-            call.out.line(entry)
+        async for page in _pages(call, after, wanted):
+            call.out.lines(page)
         return
     count = 0
     with whole_file(Path(output), force=force) as file:
-        async for entry in _entries(call, after, wanted):
-            file.write(json.dumps(entry, ensure_ascii=False, separators=(",", ":")).encode() + b"\n")
-            count += 1
+        async for page in _pages(call, after, wanted):
+            file.write(json_lines(page).encode())
+            count += len(page)
     written = {"file": output, "entries": count, "part": bool(wanted)}
     call.out.show(written, list(written.items()))
 
 
-async def _entries(call: Remote, after: int, wanted: Mapping[str, str]) -> AsyncIterator[dict[str, Any]]:
+async def _pages(call: Remote, after: int, wanted: Mapping[str, str]) -> AsyncIterator[list[dict[str, Any]]]:
     """Yield the entries page by page, until a page moves no further."""
     while True:
         page = await call.client.get("/v1/audit", **wanted, after=after, limit=_PAGE)
-        for entry in page["entries"]:
-            yield entry
+        yield page["entries"]
         if page["after"] == after:
             return
         after = page["after"]

@@ -56,6 +56,12 @@ def scrub(text: str) -> str:
     return _TOKEN.sub("cv_[hidden]", text)
 
 
+def json_lines(values: Iterable[Mapping[str, Any]]) -> str:
+    """Return JSON Lines, each with its line break."""
+    encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
+    return "".join(f"{encode(value)}\n" for value in values)
+
+
 def plain(value: object) -> str:
     """Return one value as text for a person; control characters, which could drive a terminal, become visible."""
     match value:
@@ -140,7 +146,11 @@ class Output:
 
     def line(self, value: Mapping[str, Any]) -> None:
         """Print one line of JSON Lines."""
-        print(json.dumps(value, ensure_ascii=False, separators=(",", ":")), flush=True)
+        self.lines([value])
+
+    def lines(self, values: Iterable[Mapping[str, Any]]) -> None:
+        """Print lines of JSON Lines, all at once."""
+        print(json_lines(values), end="", flush=True)
 
     def text(self, value: str) -> None:
         """Print a result that is a line of text."""

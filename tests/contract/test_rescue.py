@@ -22,6 +22,7 @@ from tests.helpers.catalogs import (
     segment,
     shred,
 )
+from tests.helpers.trail import audit_entries
 from vault.certificates.audit_chain import verify_chain
 from vault.errors import ConfigError, Conflict, IntegrityError, Unavailable
 from vault.format.backup import TableRows, decode_tables, encode_tables
@@ -78,9 +79,9 @@ async def test_a_dump_carries_every_row_of_every_table_through_its_bytes(catalog
         "audit",
     }
     await blank.check_schema()
-    verify_chain(iter(await blank.audit_entries(limit=1000)))
+    verify_chain(iter(await audit_entries(blank, limit=1000)))
     await blank.append_audit([event()])
-    verify_chain(iter(await blank.audit_entries(limit=1000)))
+    verify_chain(iter(await audit_entries(blank, limit=1000)))
 
 
 async def test_a_snapshot_sees_nothing_of_what_is_written_after_it_began(catalog):
@@ -179,7 +180,7 @@ async def test_a_row_is_rebuilt_once_also_below_the_sweep_floor(catalog):
         await catalog.rebuild_recording(row, objects, audit=[event("recording.rebuilt")])
     assert await catalog.recording(row.id) == row
     assert await catalog.segments(row.id) == objects
-    events = [entry.event.event for entry in await catalog.audit_entries()]
+    events = [entry.event.event for entry in await audit_entries(catalog)]
     assert events.count("recording.rebuilt") == 1
     with pytest.raises(Conflict):
         await catalog.rebuild_recording(replace(recording(), call_token=row.call_token), [])
@@ -199,7 +200,7 @@ async def test_rows_without_a_key_are_shredded_without_a_certificate(catalog):
     assert [each.id for each in await catalog.uncertified(after=None, limit=10)] == [lost.id]
     assert await catalog.uncertified(after=lost.id, limit=10) == []
     assert [each.id for each in await catalog.undeleted_recordings(after=None, limit=10)] == [certified.id]
-    assert [entry.event.event for entry in await catalog.audit_entries()].count("found") == 1
+    assert [entry.event.event for entry in await audit_entries(catalog)].count("found") == 1
 
 
 async def test_facts_without_a_key_are_forgotten_once_and_never_certified(catalog):
@@ -213,7 +214,7 @@ async def test_facts_without_a_key_are_forgotten_once_and_never_certified(catalo
         through=lost.metadata.cohort.period, after=None, limit=9, part=Part.METADATA, tenant=ACME
     )
     assert [each.id for each in due] == [kept.id]
-    assert [entry.event.event for entry in await catalog.audit_entries()].count("found") == 1
+    assert [entry.event.event for entry in await audit_entries(catalog)].count("found") == 1
 
 
 async def test_a_catalog_in_memory_has_no_snapshots():

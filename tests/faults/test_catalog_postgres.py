@@ -20,6 +20,7 @@ from tests.helpers.catalog_checks import check
 from tests.helpers.catalogs import SteppingClock, call_everything, cohort, event, recording
 from tests.helpers.postgres import new_server
 from tests.helpers.tcp_proxy import Mode, TcpProxy, tcp_proxy
+from tests.helpers.trail import audit_entries
 from vault.certificates.audit_chain import verify_chain
 from vault.errors import ConfigError, DiskFull, NotFound, OutcomeUnknown, Unavailable
 from vault.storage.catalog import open_catalog, partitions
@@ -110,7 +111,7 @@ async def test_connections_that_ended_while_idle_are_replaced_unnoticed(catalog,
         "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'callvault'"
     )
     await catalog.append_audit([event("after")])
-    assert verify_chain(await catalog.audit_entries()).seq == 2
+    assert verify_chain(await audit_entries(catalog)).seq == 2
 
 
 async def test_a_server_that_is_gone_is_an_outage_and_nothing_else(proxied):
@@ -125,7 +126,7 @@ async def test_a_server_that_is_gone_is_an_outage_and_nothing_else(proxied):
     assert {type(result) for result in results} == {Unavailable}
     await proxy.set(Mode.FORWARD)
     await catalog.append_audit([event("back")])
-    assert [entry.event.event for entry in await catalog.audit_entries()] == ["recording.started", "back"]
+    assert [entry.event.event for entry in await audit_entries(catalog)] == ["recording.started", "back"]
 
 
 async def test_a_server_that_never_answers_is_an_outage_within_a_bound(proxied):
@@ -142,7 +143,7 @@ async def test_a_server_that_never_answers_is_an_outage_within_a_bound(proxied):
     await proxy.set(Mode.FORWARD)
     await catalog.append_audit([event("back")])
     assert (await catalog.recording(one.id)).id == one.id
-    verify_chain(await catalog.audit_entries())
+    verify_chain(await audit_entries(catalog))
 
 
 async def test_a_commit_whose_answer_was_lost_is_found_to_have_landed(proxied):
@@ -154,10 +155,10 @@ async def test_a_commit_whose_answer_was_lost_is_found_to_have_landed(proxied):
     await catalog.create_recording(one, audit=[event(target=one.id)])
     await healing
     assert (await catalog.recording(one.id)).id == one.id
-    entries = await catalog.audit_entries()
+    entries = await audit_entries(catalog)
     assert [entry.event.target for entry in entries] == [None, one.id]
     await catalog.append_audit([event("after")])
-    assert verify_chain(await catalog.audit_entries()).seq == 3
+    assert verify_chain(await audit_entries(catalog)).seq == 3
 
 
 async def test_a_commit_that_never_arrived_is_found_to_have_done_nothing(proxied):
@@ -171,7 +172,7 @@ async def test_a_commit_that_never_arrived_is_found_to_have_done_nothing(proxied
     await healing
     with pytest.raises(NotFound):
         await catalog.recording(one.id)
-    assert verify_chain(await catalog.audit_entries()).seq == 1
+    assert verify_chain(await audit_entries(catalog)).seq == 1
     await catalog.create_recording(one, audit=[event(target=one.id)])
 
 
@@ -196,7 +197,7 @@ async def test_a_lost_answer_that_nobody_can_look_up_is_said_to_be_unknown(proxi
     await proxy.set(Mode.FORWARD)
     assert (await catalog.recording(one.id)).id == one.id
     await catalog.append_audit([event("after")])
-    assert verify_chain(await catalog.audit_entries()).seq == 3
+    assert verify_chain(await audit_entries(catalog)).seq == 3
 
 
 async def test_a_writer_that_stops_in_mid_transaction_loses_its_turn(catalog, postgres, postgres_settings):
@@ -287,7 +288,7 @@ async def test_a_full_disk_says_so_and_the_trail_stays_whole(postgres, postgres_
         with pytest.raises(DiskFull):  # noqa: PT012 - which of the writes meets the end of the disk is not known
             for _ in range(200):
                 await catalog.create_recording(recording(sealed_facts=os.urandom(200_000)), audit=[event()])
-        entries = await catalog.audit_entries(limit=1000)
+        entries = await audit_entries(catalog, limit=1000)
         assert verify_chain(entries).seq == len(await catalog.open_recordings()) == len(entries)
     await postgres.execute(f"DROP DATABASE {name}")
     await postgres.execute("DROP TABLESPACE small")
@@ -300,7 +301,7 @@ async def test_a_server_without_fsync_is_refused_and_a_killed_one_keeps_what_it_
         async with opened(settings) as catalog:
             await catalog.migrate()
             acknowledged = await write_through_a_crash(catalog, server)
-            entries = await catalog.audit_entries(limit=100_000)
+            entries = await audit_entries(catalog, limit=100_000)
             verify_chain(entries)
             targets = [entry.event.target for entry in entries]
             assert len(set(targets)) == len(targets)

@@ -10,6 +10,7 @@ from aiohttp import ClientSession
 from tests.helpers.recorder import Recorder
 from tests.helpers.server import in_process, make_site
 from tests.helpers.tcp_proxy import Mode, tcp_proxy
+from tests.helpers.trail import audit_entries
 from vault.errors import OutcomeUnknown, Unavailable
 
 pytestmark = pytest.mark.xdist_group("postgres")
@@ -98,5 +99,5 @@ async def test_a_call_whose_beginning_got_no_answer_goes_on_when_its_recorder_co
             assert status == 201, answer
             await recorder.ends_as("second", "sealed")
             assert await recorder.audio("second") == data
-            events = [entry.event.event for entry in await vault.catalog.audit_entries()]
+            events = [entry.event.event for entry in await audit_entries(vault.catalog)]
             assert events.count("recording.started") == 2

@@ -22,6 +22,7 @@ from tests.helpers.crashing import (
 )
 from tests.helpers.service_steps import Stage, audit_verifies
 from tests.helpers.soak import steps
+from tests.helpers.trail import audit_entries
 from vault.errors import Conflict, Unavailable
 from vault.format.notes import Document, Missing, Pause, dropped_bytes
 from vault.keystore.root import file
@@ -171,7 +172,7 @@ async def test_an_overlong_pause_ends_once_whatever_write_of_its_end_a_process_d
                 async with asyncio.timeout(10):
                     await session.done.wait()
             assert await play(vault, session.recording.id) == KEPT
-            trail = [entry.event for entry in await vault.catalog.audit_entries(limit=1000)]
+            trail = [entry.event for entry in await audit_entries(vault.catalog, limit=1000)]
             [entry] = [each for each in trail if each.event == "recording.pause_ended"]
             assert (entry.actor, entry.detail["paused_by"]) == ("vault", f"{PBX.token_id} {PBX.name}")
             assert entry.detail["paused_at"] == "2026-03-01T09:00:00.000Z"
@@ -212,7 +213,7 @@ async def test_an_outage_of_the_catalog_ends_no_call_and_loses_no_note_of_it(sta
     row = await vault.catalog.recording(session.recording.id)
     notes = (await vault.playback.finished(row)).notes
     assert [type(note) for note in notes] == [Missing, Pause]
-    told = [entry.event.event for entry in await vault.catalog.audit_entries(limit=1000)]
+    told = [entry.event.event for entry in await audit_entries(vault.catalog, limit=1000)]
     assert (told.count("recording.paused"), told.count("recording.resumed")) == (1, 1)
     await process.abandon()
 

@@ -9,6 +9,7 @@ from tests.helpers.app import sound
 from tests.helpers.crashing import Faults, crash_is_the_end, memory_directory, start
 from tests.helpers.restores import Site
 from tests.helpers.soak import sampled, steps
+from tests.helpers.trail import audit_entries
 from vault.config import parse_config
 from vault.ids import TenantId
 from vault.model import HoldState, RecordingState
@@ -96,7 +97,7 @@ async def laws(stage, config):
         assert (await vault.catalog.tenant(SOUTH)).id == SOUTH
         names = {info.name.split("/")[3] async for info in vault.store.list("v1/")}
         assert not names & {stage.doomed.id, stage.brief.id}
-        events = [entry.event.event for entry in await vault.catalog.audit_entries(limit=10_000)]
+        events = [entry.event.event for entry in await audit_entries(vault.catalog, limit=10_000)]
         assert events[-1] == "restore.reconciled" or "restore.reconciled" in events[-8:]
 
 

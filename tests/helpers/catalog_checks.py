@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from tests.helpers.catalogs import ACME, SteppingClock, segment
+from tests.helpers.trail import audit_entries
 from vault.certificates.audit_chain import verify_chain
 from vault.model import MANIFEST_INDEX, RecordingState
 from vault.storage.catalog import open_catalog
@@ -13,7 +14,7 @@ async def check(place: Path | PostgresSettings, acknowledged: list[str]) -> int:
     """Reopen, and compare with what was acknowledged; return how many audit entries there are."""
     catalog = open_catalog(place, clock=SteppingClock())
     await catalog.check_schema()
-    entries = await catalog.audit_entries(limit=1_000_000)
+    entries = await audit_entries(catalog, limit=1_000_000)
     head = verify_chain(entries)
     assert head == await catalog.audit_head()
     audited = {(entry.event.event, entry.event.target) for entry in entries}

@@ -89,7 +89,7 @@ _CATALOG_READS = frozenset(
             "tenants",
             "token",
             "tokens",
-            "audit_entries",
+            "audit_lines",
             "audit_found",
             "last_audited",
             "token_names",

@@ -30,6 +30,7 @@ from tests.helpers.crashing import (
     storing,
 )
 from tests.helpers.soak import sampled, steps
+from tests.helpers.trail import audit_entries
 from vault.certificates.audit_chain import verify_chain
 from vault.certificates.document import verify_certificate
 from vault.config import Config
@@ -153,7 +154,7 @@ async def assert_nothing_is_gone_without_a_certificate(vault: Vault, stage: Stag
 
 
 async def audit_verifies(vault: Vault) -> None:
-    entries = await vault.catalog.audit_entries(limit=10_000)
+    entries = await audit_entries(vault.catalog, limit=10_000)
     assert entries
     verify_chain(entries)
 
@@ -169,7 +170,7 @@ async def assert_shredded(vault: Vault, stage: Stage, *names: str) -> None:
     key = VerifyKey.from_pem(vault.certificates.issuer_public_pem.encode())
     done = [
         (entry.event.target, entry.event.tenant)
-        for entry in await vault.catalog.audit_entries(limit=10_000)
+        for entry in await audit_entries(vault.catalog, limit=10_000)
         if entry.event.event == "shred.done"
     ]
     for name in names:

@@ -8,6 +8,7 @@ import pytest
 from cli.audit import parse_entries
 from tests.helpers.app import TENANTS, app, out_of_reach, running, sound
 from tests.helpers.crashing import memory_directory
+from tests.helpers.trail import audit_entries
 from vault.access.permissions import Act, Why
 from vault.certificates.audit_chain import verify_chain
 from vault.errors import Unavailable
@@ -163,7 +164,7 @@ async def test_what_was_counted_is_written_when_the_server_is_shut_down_in_order
             for number in range(4):
                 await app.ask("GET", f"/v1/recordings/{nobodys(number)}")
         async with open_vault(app.config, clock=app.clock, background=False) as vault:
-            entries = [each.event for each in await vault.catalog.audit_entries()]
+            entries = [each.event for each in await audit_entries(vault.catalog)]
     assert [each.detail.get("count", 1) for each in entries if each.event == "access.denied"] == [1, 3]
 
 

@@ -18,6 +18,7 @@ from tests.helpers.seaweed import ACCESS_KEY, REGION, SECRET_KEY
 from tests.helpers.server import PURPOSE, Site, make_site, session, zygote
 from tests.helpers.soak import sample
 from tests.helpers.streams import token_id
+from tests.helpers.trail import audit_entries
 from vault.certificates.audit_chain import verify_chain
 from vault.keystore.keyring import Keyring
 from vault.protocol.facts.parties import DEFAULT_REGION
@@ -126,7 +127,7 @@ async def row_of(site: Site, key: str):
 async def trail_is_whole(site: Site) -> None:
     catalog = await catalog_of(site)
     try:
-        verify_chain(await catalog.audit_entries(limit=1_000_000))
+        verify_chain(await audit_entries(catalog, limit=1_000_000))
     finally:
         await catalog.close()
 
@@ -313,7 +314,7 @@ async def shredded_once(site: Site, servers, clients) -> None:
         assert len(certificates) == 8 * len(servers)
         assert len({(one.recording, one.status) for one in certificates}) == len(certificates)
         assert not await catalog.unfinished_shreds()
-        entries = await catalog.audit_entries(limit=100_000)
+        entries = await audit_entries(catalog, limit=100_000)
         verify_chain(entries)
         destroyed = [entry.event.detail["epoch"] for entry in entries if entry.event.event == "keyring.destroyed"]
         assert destroyed

@@ -9,6 +9,7 @@ import pytest
 from tests.helpers.app import BOUND_ROLES, PCMU, PURPOSE, TENANTS, app, sound
 from tests.helpers.routes import ABOUT_ONE, ROUTES, SIGNED, things
 from tests.helpers.s3clients import Recorder, signed
+from tests.helpers.trail import audit_entries
 from tests.helpers.uploads import BYTES, PARTIAL, metadata
 from vault.access.permissions import permits
 from vault.model import Role
@@ -64,7 +65,7 @@ async def denied(app, ask):
     await app.vault.access.denials.settle()
     head = await app.vault.catalog.audit_head()
     answer = await ask
-    entries = [entry.event for entry in await app.vault.catalog.audit_entries(after=head.seq)]
+    entries = [entry.event for entry in await audit_entries(app.vault.catalog, after=head.seq)]
     return answer, [event for event in entries if event.event == "access.denied"]
 
 

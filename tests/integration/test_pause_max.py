@@ -13,6 +13,7 @@ from tests.helpers.audiohook_sessions import opened
 from tests.helpers.call_notes import CALL, Recorder, notes_of, turn, wait_for
 from tests.helpers.crashing import memory_directory
 from tests.helpers.recorder import until
+from tests.helpers.trail import audit_entries
 from vault.config import parse_config
 from vault.errors import Unavailable
 from vault.model import Role
@@ -212,7 +213,7 @@ async def test_a_pause_that_is_taken_up_again_counts_from_when_it_began(away):
             await until(lambda: not session.keeping.paused, seconds=PATIENCE)
             [last] = [
                 entry.event
-                for entry in await vault.catalog.audit_entries(limit=1000)
+                for entry in await audit_entries(vault.catalog, limit=1000)
                 if entry.event.event == "recording.pause_ended"
             ]
             assert last.detail["paused_by"] == paused["actor"]

@@ -12,6 +12,7 @@ import pytest
 from tests.helpers.app import sound
 from tests.helpers.crashing import memory_directory
 from tests.helpers.restores import Site
+from tests.helpers.trail import audit_entries
 from vault.errors import ConfigError, IntegrityError, InUse, NotFound, Refused, Unavailable
 from vault.ids import TenantId
 from vault.model import HoldState, RecordingState
@@ -73,7 +74,7 @@ async def test_a_restore_revives_survivors_and_nothing_else_and_rebuilds_what_is
         await site.sweep(vault)
         await site.survives(vault, held.id, newer.id)
         await site.is_gone(vault, survivor.id, again.id)
-        events = [entry.event.event for entry in await vault.catalog.audit_entries(limit=10_000)]
+        events = [entry.event.event for entry in await audit_entries(vault.catalog, limit=10_000)]
         assert events.count("restore.started") == events.count("restore.reconciled") == 1
 
 

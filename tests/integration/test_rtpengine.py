@@ -18,6 +18,7 @@ from tests.helpers.programs import run, running
 from tests.helpers.rtpengine_files import FILE, KEY, STARTED, headers, notify
 from tests.helpers.served import made, samples, vault, wav
 from tests.helpers.server import TENANT
+from tests.helpers.trail import audit_entries
 from tests.transcripts import bytes_of
 
 __all__ = ("made", "vault")
@@ -167,7 +168,7 @@ async def test_a_form_that_ends_before_its_boundary_is_refused_and_stays_open_fo
 )
 async def test_an_event_without_a_file_is_audited_and_nothing_of_the_call_is_kept(vault, arguments, event):
     assert await told(vault, *arguments, Event=event) == (204, None)
-    entries = await vault.vault.catalog.audit_entries(after=0, limit=1_000)
+    entries = await audit_entries(vault.vault.catalog, after=0, limit=1_000)
     noted = [each for each in entries if each.event.event == "recorder.event"]
     assert [each.event.detail for each in noted] == [{"dialect": "rtpengine", "event": event or "recording_finished"}]
     assert noted[0].event.tenant == TENANT

@@ -26,6 +26,7 @@ from tests.helpers.crashing import (
     storing,
 )
 from tests.helpers.crashing import call as call_of
+from tests.helpers.trail import audit_entries
 from vault.access.two_people import shown_digest
 from vault.errors import Refused
 from vault.ids import RecordingId
@@ -118,7 +119,7 @@ class Scene:
             answers = await self.outcome([acts[name] for name in pair], at_once=at_once)
             trail = [
                 (each.event.event, each.event.actor, dict(each.event.detail))
-                for each in await self.vault.catalog.audit_entries(after=before)
+                for each in await audit_entries(self.vault.catalog, after=before)
             ]
             return dict(enumerate(answers)), await look(), trail
 
@@ -308,6 +309,6 @@ async def test_of_two_acts_on_an_override_or_a_token_at_once_one_stands(scene):
     issued, _ = await scene.vault.access.issue(name="pbx", role=Role.RECORDER, tenant=ACME, actor=ANN)
     revoked = [scene.vault.access.revoke(issued.id, actor=actor) for actor in (BOB, CY)]
     await asyncio.gather(*revoked)
-    trail = [each.event.event for each in await catalog.audit_entries(after=before)]
+    trail = [each.event.event for each in await audit_entries(catalog, after=before)]
     assert (await catalog.token(issued.id)).revoked_at is not None
     assert trail == ["admin.token", "admin.token"], "it is issued once and revoked once"

@@ -32,6 +32,7 @@ from tests.helpers.catalogs import (
     tenant,
 )
 from tests.helpers.certificates import ISSUER, key_copies, provisional
+from tests.helpers.trail import audit_entries
 from vault.certificates import v1
 from vault.certificates.batch import Entries, pack_entries, unpack_entries
 from vault.certificates.document import (
@@ -225,7 +226,7 @@ async def test_each_tenant_finds_the_batch_and_its_root_in_its_audit_trail(scene
     assert verified.batch is not None
     found = [
         (entry.event.tenant, entry.event.target, entry.event.detail)
-        for entry in await scene.catalog.audit_entries()
+        for entry in await audit_entries(scene.catalog)
         if entry.event.event == "shred.done"
     ]
     detail = {"shred": scene.shred.id, "root": verified.batch.root}

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from vault.ids import HoldId, TenantId, TokenId
 from vault.model import AuditEntry, AuditEvent
@@ -14,6 +14,9 @@ from vault.model import AuditEntry, AuditEvent
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AuditQuery:
     """Filters for a page of the audit trail, which is ordered by time and then by number.
+
+    Only pages of `AuditLookup.audit_lines` that are asked for by tenant alone, or by nothing, the oldest first, are in
+    the order of numbers: that is the order of the chain.
 
     `actor` is who acted, as the trail writes it; `target` is what was acted on. `event` is the name of an event, or the
     part before its full stop: `access` matches all accesses. `since` is included, `until` is not. `beyond` is the
@@ -32,6 +35,13 @@ class AuditQuery:
     limit: int = 100
 
 
+class AuditLine(NamedTuple):
+    """An entry's number, and the entry as it is exported: one JSON object, without a line break."""
+
+    seq: int
+    text: str
+
+
 class AuditTrail(Protocol):
     """Writes the audit trail."""
 
@@ -42,10 +52,8 @@ class AuditTrail(Protocol):
 class AuditLookup(Protocol):
     """Reads the audit trail."""
 
-    async def audit_entries(
-        self, *, after: int = 0, limit: int = 1000, tenant: TenantId | None = None
-    ) -> Sequence[AuditEntry]:
-        """Return up to `limit` entries with `seq > after`, in order, of all tenants or of one."""
+    async def audit_lines(self, query: AuditQuery) -> Sequence[AuditLine]:
+        """Return one page of the entries that match the query, as they are exported."""
 
     async def audit_found(self, query: AuditQuery) -> Sequence[AuditEntry]:
         """Return one page of the entries that match the query."""

@@ -377,12 +377,11 @@ def read_query(request: web.Request, kind: type[Body]) -> Body:
 
 
 def reply(
-    document: Mapping[str, object], *, status: int = 200, headers: Mapping[str, str] | None = None
+    document: Mapping[str, object] | bytes, *, status: int = 200, headers: Mapping[str, str] | None = None
 ) -> web.Response:
-    """Return an answer with a JSON document."""
-    return web.Response(
-        body=to_json(document), content_type="application/json", charset="utf-8", status=status, headers=headers
-    )
+    """Return an answer with a JSON document, which may be written already."""
+    body = document if isinstance(document, bytes) else to_json(document)
+    return web.Response(body=body, content_type="application/json", charset="utf-8", status=status, headers=headers)
 
 
 def _single(parameters: Mapping[str, str]) -> Mapping[str, str]:

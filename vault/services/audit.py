@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 from vault.ids import TenantId, TokenId
-from vault.model import AuditEntry, AuditEvent, Principal, Token
-from vault.ports.audit import AuditLookup, AuditQuery, AuditTrail
+from vault.model import AuditEvent, Principal, Token
+from vault.ports.audit import AuditLine, AuditLookup, AuditQuery, AuditTrail
 from vault.ports.tenants import TokenLookup
 from vault.telemetry import request_id
 
@@ -57,12 +57,9 @@ class Trail:
         """Return once the event is in the trail."""
         await self._catalog.append_audit([noted])
 
-    async def read(self, query: AuditQuery) -> Sequence[AuditEntry]:
-        """Return one page; without a filter the oldest entries come in the order of their numbers."""
-        filters = (query.target, query.actor, query.event, query.since, query.until)
-        if query.newest_first or any(each is not None for each in filters):
-            return await self._catalog.audit_found(query)
-        return await self._catalog.audit_entries(after=query.beyond or 0, limit=query.limit, tenant=query.tenant)
+    async def read(self, query: AuditQuery) -> Sequence[AuditLine]:
+        """Return one page of the trail as it is exported."""
+        return await self._catalog.audit_lines(query)
 
     async def actor(self, token: TokenId) -> str:
         """Return a token as the trail writes who acted: its id and the name that it was issued with."""

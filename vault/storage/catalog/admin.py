@@ -14,7 +14,7 @@ from vault.certificates.audit_chain import AuditHead
 from vault.errors import Conflict, NotFound, Refused
 from vault.ids import HoldId, RecordingId, TenantId, TokenId
 from vault.model import AuditEntry, AuditEvent, MetadataChange, RetentionChange, Role, Tenant, Token
-from vault.ports.audit import AuditQuery
+from vault.ports.audit import AuditLine, AuditQuery
 from vault.ports.repeats import Keyed
 from vault.ports.revision import Revision
 from vault.retention.periods import format_duration
@@ -76,8 +76,9 @@ _OTHER_OPERATORS = (
     )
     .limit(1)
 )
+_EXPORTED: Final = tuple(audit_table.c[name] for name in rows.EXPORTED)
 _ENTRIES = (
-    sa.select(audit_table)
+    sa.select(*_EXPORTED)
     .where(audit_table.c.seq > sa.bindparam("after"))
     .order_by(audit_table.c.seq)
     .limit(sa.bindparam("page"))
@@ -226,26 +227,28 @@ class AdminStore:
         if events:
             await self._database.writer.submit(_append, tuple(events))
 
-    async def audit_entries(
-        self, *, after: int = 0, limit: int = 1000, tenant: TenantId | None = None
-    ) -> Sequence[AuditEntry]:
-        """Return entries with seq > after, in order: all, or a tenant's."""
-        place = {"after": after, "page": max(limit, 0)}
-        if tenant is None:
-            found = await self._database.fetch(_ENTRIES, place)
-        else:
-            found = await self._database.fetch(_ENTRIES_OF, {**place, "in_tenant": tenant})
-        return [rows.to_audit(row) for row in found]
+    async def audit_lines(self, query: AuditQuery) -> Sequence[AuditLine]:
+        """Return one page of the entries that match, as they are exported."""
+        filters = (query.target, query.actor, query.event, query.since, query.until)
+        if query.newest_first or any(each is not None for each in filters):
+            statement = await self._matching(query)
+            return [] if statement is None else rows.to_audit_lines(await self._database.fetch(statement))
+        place = {"after": query.beyond or 0, "page": max(query.limit, 0)}
+        if query.tenant is None:
+            return rows.to_audit_lines(await self._database.fetch(_ENTRIES, place))
+        return rows.to_audit_lines(await self._database.fetch(_ENTRIES_OF, {**place, "in_tenant": query.tenant}))
 
     async def audit_found(self, query: AuditQuery) -> Sequence[AuditEntry]:
         """Return one page of the entries that match."""
-        last = None
-        if query.beyond is not None:
-            at = await self._database.fetch(_instant(query, query.beyond))
-            if not at:
-                return []
-            last = (at[0].at, query.beyond)
-        return [rows.to_audit(row) for row in await self._database.fetch(_matching(query, last))]
+        statement = await self._matching(query)
+        return [] if statement is None else [rows.to_audit(row) for row in await self._database.fetch(statement)]
+
+    async def _matching(self, query: AuditQuery) -> sa.Select[Any] | None:
+        """Return the statement of the page; None if it would follow an entry that is not there."""
+        if query.beyond is None:
+            return _matching(query, None)
+        at = await self._database.fetch(_instant(query, query.beyond))
+        return _matching(query, (at[0].at, query.beyond)) if at else None
 
     async def last_audited(self, event: str, target: str) -> AuditEntry | None:
         """Return the newest entry of this event at this target."""
@@ -290,7 +293,7 @@ def _matching(query: AuditQuery, last: tuple[int, int] | None) -> sa.Select[Any]
     """
     table = audit_table.c
     place = (table.at, table.seq)
-    statement = sa.select(audit_table).limit(max(query.limit, 0))
+    statement = sa.select(*_EXPORTED).limit(max(query.limit, 0))
     statement = statement.order_by(*(column.desc() if query.newest_first else column for column in place))
     found = False
     for column, wanted in ((table.target, query.target), (table.actor, query.actor), (table.tenant, query.tenant)):
