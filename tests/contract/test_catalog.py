@@ -92,7 +92,7 @@ from vault.ports.erasures import ErasureBasis, ErasureId, ErasureOutcome, Erasur
 from vault.ports.holds import MOST_HOLDS
 from vault.ports.policies import PolicyState
 from vault.ports.recordings import RecordingQuery, Reindexed
-from vault.storage.catalog import open_catalog, partitions, schema, sqlite, tables
+from vault.storage.catalog import open_catalog, partitions, recording_sql, schema, sqlite, tables
 from vault.storage.catalog import rows as rows_of
 from vault.storage.catalog.tables import recordings, settings
 from vault.telemetry import Metrics
@@ -590,6 +590,51 @@ async def test_held_means_a_hold_in_force_that_came_in_time(catalog, state, too_
     without = {row.id for row in await catalog.recordings(RecordingQuery(tenant=ACME, held=False))}
     assert with_hold == ({one.id} if held else set())
     assert without == {one.id, free.id} - with_hold
+
+
+async def test_lists_of_what_is_held_are_the_same_however_much_is_held(catalog, monkeypatch):
+    hours = (5, 3, 3, 9, 1, 7, 2, 8, 6, 4, 0, 11)
+    rows = [
+        await sealed(catalog, started_at=NOW + timedelta(hours=each), tenant=OTHER if each in (2, 9) else ACME)
+        for each in hours
+    ]
+    newest = sorted(rows, key=lambda row: (row.started_at, row.id), reverse=True)
+    of = {tenant: [row for row in rows if row.tenant == tenant] for tenant in (ACME, OTHER)}
+    placed = [
+        hold(*of[ACME][:4]),
+        hold(*of[ACME][2:6], of[ACME][8]),
+        replace(hold(*of[OTHER][:1]), tenant=OTHER),
+        hold(of[ACME][7], state=HoldState.RELEASED),
+    ]
+    for each in placed:
+        await catalog.add_hold(each)
+    held = {row for each in placed[:3] for row in each.recordings}
+    window = {"started_from": NOW + timedelta(hours=2), "started_to": NOW + timedelta(hours=8)}
+    for most in (0, 3, 10_000):
+        monkeypatch.setattr(recording_sql, "LOOKED_THROUGH", most)
+        for chosen in ({}, {"tenant": ACME}, {"tenant": OTHER}, window, {"tenant": ACME, **window}):
+            matching = [
+                row.id
+                for row in newest
+                if row.tenant == chosen.get("tenant", row.tenant)
+                and ("started_from" not in chosen or window["started_from"] <= row.started_at < window["started_to"])
+            ]
+            for wanted in (True, False):
+                seen, before = [], None
+                while page := await found(catalog, held=wanted, before=before, limit=2, **chosen):
+                    seen += page
+                    before = page[-1]
+                assert seen == [each for each in matching if (each in held) is wanted], (most, chosen, wanted)
+    # By their holds, whatever the state of these.
+    under = {row for each in placed[1:] for row in each.recordings}
+    named = tuple(each.id for each in placed[1:])
+    mine = [row.id for row in newest if row.id in under and row.tenant == ACME]
+    assert await found(catalog, tenant=ACME, under=named) == mine
+    assert await found(catalog, tenant=ACME, under=named, before=mine[2]) == mine[3:]
+    assert await found(catalog, tenant=ACME, under=named, held=False) == [of[ACME][7].id]
+    place = (rows[0].metadata.cohort.period, rows[0].metadata.cohort.generation)
+    assert await found(catalog, tenant=ACME, under=named, metadata_of=(place, (1, 1))) == mine
+    assert await found(catalog, tenant=ACME, under=named, metadata_of=((1, 1),)) == []
 
 
 async def test_due_rows_are_the_finished_ones_of_passed_periods_the_earliest_period_first(catalog):

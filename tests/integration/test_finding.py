@@ -138,3 +138,21 @@ async def test_what_a_hold_keeps_is_found_when_the_index_of_its_month_is_gone(ap
     others = {"state": "open", "held": False, "max_duration": "30s", "max_bytes": 9, "direction": "outbound"}
     for name, value in others.items():
         assert await found(app, call_key="held", **{name: value}) == []
+
+
+async def test_a_search_has_the_order_of_the_list_and_pages_lose_nothing(app):
+    facts = {"Call-From": "+442079460123", "Call-To": "201", "Call-Direction": "inbound"}
+    began = [app.clock.now() - timedelta(hours=each) for each in (0, 2, 1)]
+    ids = [
+        await app.upload(f"k{number}", sound(SECOND), headers={**facts, "Call-Started": at.isoformat()})
+        for number, at in enumerate(began)
+    ]
+    by_start = [ids[0], ids[2], ids[1]]
+    assert await found(app, purpose=False) == by_start
+    for sought in ({"caller": facts["Call-From"]}, {"agent": "201"}, {"direction": "inbound"}):
+        assert await found(app, **sought) == by_start
+        seen, before = [], {}
+        while page := await found(app, **sought, **before, limit=1):
+            seen += page
+            before = {"before": page[-1]}
+        assert seen == by_start

@@ -9,7 +9,7 @@ from types import MappingProxyType
 from typing import Protocol
 
 from vault.certificates.template import Lot
-from vault.ids import NodeId, RecordingId, TenantId
+from vault.ids import HoldId, NodeId, RecordingId, TenantId
 from vault.model import (
     AuditEvent,
     Cohort,
@@ -31,6 +31,8 @@ class RecordingQuery:
     - `ahead` True selects recordings whose stated start lies after their receipt, False the others.
     - `call_tokens`, `caller_tokens` and `called_tokens` match rows with any of them; an empty tuple matches none.
     - `agent_tokens` match rows with one of the first as caller or one of the second as called.
+    - `under` matches the recordings of these holds, whatever their state.
+    - `metadata_of` matches rows of one of these periods and generations of metadata.
     - Bounds are inclusive. Bounds of bytes and durations need a tenant and match recordings that have ended.
     - `expires_from` and `expires_to` match finished recordings that are not shredded. With one of them the page is in
       order of expiry, the earliest first.
@@ -46,6 +48,8 @@ class RecordingQuery:
     caller_tokens: tuple[str, ...] | None = None
     called_tokens: tuple[str, ...] | None = None
     agent_tokens: tuple[tuple[str, ...], tuple[str, ...]] | None = None
+    under: tuple[HoldId, ...] | None = None
+    metadata_of: tuple[tuple[int, int], ...] | None = None
     min_bytes: int | None = None
     max_bytes: int | None = None
     min_duration: timedelta | None = None

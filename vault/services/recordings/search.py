@@ -10,17 +10,15 @@ import logging
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, fields, replace
-from datetime import timedelta
 from typing import Protocol
 
 from vault.crypto.sealed import open_facts
 from vault.crypto.values import Field, token
-from vault.errors import IntegrityError, Invalid, NotFound, Shredded
-from vault.ids import HoldId, RecordingId, TenantId, call_key_of, call_name, call_number
-from vault.model import INDEX_LEAF, CallFacts, Cohort, Coordinate, DataKey, Part, Recording, RecordingState
-from vault.ports.holds import HoldLookup
+from vault.errors import IntegrityError, Invalid, Shredded
+from vault.ids import HoldId, TenantId, call_key_of, call_name, call_number
+from vault.model import INDEX_LEAF, CallFacts, Cohort, Coordinate, DataKey, Part, Recording
 from vault.ports.keys import Keyring
-from vault.ports.recordings import RecordingLookup, RecordingQuery, RecordingSearch
+from vault.ports.recordings import RecordingQuery, RecordingSearch
 from vault.protocol.facts.parties import ANONYMOUS, former_spellings, party, reread_parties
 
 # -- the vault's own members of a call's `extra` facts ------------------------------------------------------------
@@ -241,7 +239,7 @@ def _agents(facts: CallFacts) -> tuple[str | None, ...]:
     return sides.get(facts.direction or "", (facts.caller, facts.called))
 
 
-class SearchRows(RecordingSearch, RecordingLookup, HoldLookup, Protocol):
+class SearchRows(RecordingSearch, Protocol):
     """The catalog methods that searching needs."""
 
 
@@ -295,7 +293,7 @@ class Search:
             return found
         # Each month of metadata has its own retention, so a month may be swept before an older one.
         both = [*found, *await self._unindexed(tenant, query, sought)]
-        ordered = sorted(both, key=lambda row: (row.retain_until, row.id) if query.by_expiry else row.id)
+        ordered = sorted(both, key=lambda row: (row.retain_until if query.by_expiry else row.started_at, row.id))
         return (ordered if query.by_expiry else ordered[::-1])[: query.limit]
 
     def _legs(self, tenant: TenantId, call_key: str | None) -> tuple[str, ...] | None:
@@ -319,23 +317,19 @@ class Search:
             for cohort in self._keyring.cohorts(tenant, Part.METADATA)
             if not self._keyring.derivable(Coordinate(cohort=cohort, leaf=INDEX_LEAF))
         }
-        tags = self._keyring.tags(tenant, within=swept)
-        rows: dict[RecordingId, Recording] = {}
-        for tag in tags:
-            with suppress(NotFound):  # a stale catalog may lack a hold
-                hold = await self._catalog.hold(HoldId(f"hold_{tag.hex()}"))
-                rows |= {each: await self._catalog.recording(each) for each in hold.recordings if each not in rows}
-        last = None
-        if query.by_expiry and query.before is not None:
-            try:
-                last = await self._catalog.recording(query.before, tenant=tenant)
-            except NotFound:
-                return []
-        return [
-            row
-            for row in rows.values()
-            if row.metadata.cohort in swept and _within(row, query, last) and self._match(row, sought)
-        ]
+        held = self._keyring.tags(tenant, within=swept)
+        if not held:
+            return []
+        query = replace(
+            query,
+            call_tokens=None,
+            caller_tokens=None,
+            called_tokens=None,
+            agent_tokens=None,
+            under=tuple(HoldId(f"hold_{tag.hex()}") for tag in held),
+            metadata_of=tuple((cohort.period, cohort.generation) for cohort in swept),
+        )
+        return await self._opened(query, sought)
 
     def _match(self, row: Recording, sought: _Sought) -> bool:
         kept = facts_of(self._keyring, row)
@@ -361,36 +355,6 @@ class Search:
                 )
             page = replace(page, before=rows[-1].id)
         return found
-
-
-def _within(row: Recording, query: RecordingQuery, last: Recording | None) -> bool:
-    """Tell whether a held row matches a query except for its facts, and comes after `last`, the query's `before`."""
-    bounds = (
-        (row.started_at, query.started_from, query.started_to),
-        (row.retain_until, query.expires_from, query.expires_to),
-    )
-    measures = ((row.stored_bytes, query.min_bytes, query.max_bytes),)
-    lengths = (query.min_duration, query.max_duration)
-    ended = row.state is not RecordingState.OPEN
-    behind = (
-        last is None or (row.retain_until, row.id) > (last.retain_until, last.id)
-        if query.by_expiry
-        else query.before is None or row.id < query.before
-    )
-    return (
-        behind
-        and query.state in (None, row.state)
-        and query.held is not False
-        and query.ahead in (None, row.started_at > row.created_at)
-        and (ended or not (query.measures or query.by_expiry))
-        and all((low is None or value >= low) and (high is None or value < high) for value, low, high in bounds)
-        and all((low is None or value >= low) and (high is None or value <= high) for value, low, high in measures)
-        and (lengths == (None, None) or (row.lasted is not None and _between(row.lasted, *lengths)))
-    )
-
-
-def _between(value: timedelta, low: timedelta | None, high: timedelta | None) -> bool:
-    return (low is None or value >= low) and (high is None or value <= high)
 
 
 def _spellings(name: str, text: str | None, regions: Sequence[str]) -> tuple[str, ...] | None:

@@ -199,7 +199,19 @@ class RecordingStore:
             if not at:
                 return []
             last = at[0].retain_until if query.by_expiry else at[0].started_at
-        return [rows.to_recording(row) for row in await self._database.fetch(recording_sql.page(query, last))]
+        by_start = not query.measures and not query.by_expiry and not query.ahead
+        if query.held and query.under is None and by_start and await self._holds_much(query.tenant):
+            page = recording_sql.page(query, last, looked_through=recording_sql.LOOKED_THROUGH)
+            found = await self._database.fetch(page)
+            if len(found) == query.limit:
+                return [*map(rows.to_recording, found)]
+        return [*map(rows.to_recording, await self._database.fetch(recording_sql.page(query, last)))]
+
+    async def _holds_much(self, tenant: TenantId | None) -> bool:
+        counted = (
+            (recording_sql.COUNT_HELD, None) if tenant is None else (recording_sql.COUNT_HELD_OF, {"tenant_id": tenant})
+        )
+        return int((await self._database.fetch(*counted))[0].n) > recording_sql.LOOKED_THROUGH
 
     async def open_recordings(self, *, node: NodeId | None = None) -> Sequence[Recording]:
         """Return every row in state open, or one node's, the first call first."""
