@@ -10,6 +10,7 @@ from typing import get_type_hints
 
 import pytest
 import typer
+from prometheus_client import CollectorRegistry
 
 from benchmarks.__main__ import NAMES
 from cli.main import app
@@ -20,6 +21,7 @@ from vault.model import Role
 from vault.server.ingest.uploading import Receipt
 from vault.server.operation import build
 from vault.server.operations import OPERATIONS
+from vault.telemetry import Metrics
 
 ROOT = Path(__file__).parents[2]
 PAGES = sorted(
@@ -244,3 +246,14 @@ def test_every_command_that_a_page_prints_is_one_that_parses(page):
             command.make_context("callvault", words).close()
         former = {option for each in command.params for option in each.opts[1:] if option.startswith("--")}
         assert not former & {word.partition("=")[0] for word in words}, line
+
+
+def test_every_metric_stands_on_the_page_of_metrics_and_no_other():
+    metrics = Metrics(CollectorRegistry())
+    metrics.catalog.aged_by(lambda: 0.0)
+    kinds = {family.name: family.type for family in metrics.registry.collect()}
+    kept = {f"{name}_total" if kind == "counter" else name for name, kind in kinds.items()}
+    series = {f"{name}_{of}": name for name in kept if kinds.get(name) == "histogram" for of in ("bucket", "count")}
+    told = re.findall(r"callvault_[a-z_]*[a-z]", (ROOT / "docs" / "operations.md").read_text())
+    # What a server with several workers adds to each of them.
+    assert {series.get(name, name) for name in told} == {*kept, "callvault_worker_up"}
