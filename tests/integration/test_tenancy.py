@@ -168,6 +168,35 @@ async def test_an_empty_tenant_is_the_tokens_own_wherever_one_is_named(app):
         assert (answer.status, answer.json["tenant"]) in ((201, OURS), (202, OURS)), path
 
 
+async def test_an_operator_who_names_no_tenant_of_the_vault_is_told_so_by_every_list(app):
+    lists = [each for each in OPERATIONS if each.method == "get" and "tenant" in each.queries]
+    assert len(lists) >= 7
+    for each in lists:
+        answer = await app.ask("GET", f"{each.path}?tenant=nosuch", Role.OPERATOR)
+        if not permits(Role.OPERATOR, each.act):
+            assert answer.status == 403, each.path
+            continue
+        assert (answer.status, answer.problem) == (404, "not_found"), each.path
+        assert (answer.json["detail"], answer.json["hint"]) == (
+            "there is no tenant nosuch",
+            "callvault tenants list shows them",
+        )
+        assert 404 in each.refusals, each.path
+        mine = next((role for role in BOUND_ROLES if permits(role, each.act)), None)
+        if mine is not None:
+            unknown, theirs = [
+                (await app.ask("GET", f"{each.path}?tenant={name}", mine, tenant=OURS)).json
+                for name in ("nosuch", THEIRS)
+            ]
+            assert {**unknown, "request_id": ""} == {**theirs, "request_id": ""}, each.path
+
+
+async def test_a_list_takes_no_name_that_has_no_effect_on_it(app):
+    for path in ("/v1/tokens?limit=5", "/v1/policies?before=a", f"/v1/holds?before=rec_{'0' * 32}"):
+        answer = await app.ask("GET", path, Role.OPERATOR)
+        assert (answer.status, answer.problem) == (422, "invalid"), path
+
+
 async def test_no_token_of_a_tenant_is_an_operators(app):
     body = {"name": "deputy", "role": "operator", "tenant": OURS}
     answer = await app.ask("POST", "/v1/tokens", Role.OPERATOR, body=body)

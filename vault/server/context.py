@@ -134,10 +134,12 @@ class Admitted:
     async def within(self, wanted: str | None) -> TenantId | None:
         """Return the tenant that a query or body names, else the sender's own, once the sender may do `act` there.
 
-        None is the whole vault: an operator named no tenant.
+        None is the whole vault: an operator named no tenant. NotFound if an operator names one that is not there.
         """
         tenant = checked_tenant(wanted) if wanted else self.actor.tenant
         await self.vault.access.authorise(self.actor, self.act, tenant=tenant)
+        if tenant is not None and self.actor.tenant is None:
+            await self.vault.tenants.require(tenant)
         return tenant
 
     async def one_tenant(self, wanted: str | None, *, whose: str) -> TenantId:

@@ -167,13 +167,22 @@ def sealed(asked: _T) -> _T:
     return cast("_T", {**document, "shown": shown_digest(document)})
 
 
-class Page(Body):
-    """The query of a page of a list other than recordings."""
+class OfTenant(Body):
+    """The query of a whole list."""
 
     tenant: str | None = None
-    recording: str | None = None
-    before: str | None = None
+
+
+class Newest(OfTenant):
+    """The query of the newest of a list."""
+
     limit: Annotated[int, Field(ge=1, le=1000)] = 100
+
+
+class Page(Newest):
+    """The query of a page of a list other than recordings."""
+
+    before: str | None = None
 
 
 class Approve(Body):

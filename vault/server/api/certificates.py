@@ -19,6 +19,12 @@ from vault.server.schemas import CertificateRef, Count, Moment, Page, RecordingR
 OPERATIONS: Final = Operations("certificates")
 
 
+class ListCertificates(Page):
+    """GET /v1/certificates."""
+
+    recording: str | None = None
+
+
 class Certificate(TypedDict):
     """A certificate: its summary, the JWS, and the document that the JWS signs."""
 
@@ -73,9 +79,9 @@ def render_certificate(value: StoredCertificate, jws: str) -> Certificate:
     "GET /v1/certificates",
     Act.CERTIFICATE_READ,
     answer("One page, newest first; `before` continues it.", CertificatePage),
-    query=Page,
+    query=ListCertificates,
 )
-async def list_certificates(request: Admitted, wanted: Page) -> CertificatePage:
+async def list_certificates(request: Admitted, wanted: ListCertificates) -> CertificatePage:
     """List deletion certificates."""
     vault, tenant = request.vault, await request.within(wanted.tenant)
     recording = query_id(wanted.recording, "rec", "recording")

@@ -163,7 +163,6 @@ async def request_erasure(request: Admitted, wanted: RequestErasure) -> Erasure:
     Act.ERASURE_READ,
     answer("One page, newest first; `before` continues it.", ErasurePage),
     query=Page,
-    queries=("tenant", "before", "limit"),
 )
 async def list_erasures(request: Admitted, wanted: Page) -> ErasurePage:
     """List erasures."""

@@ -24,7 +24,7 @@ from vault.server.schemas import (
     HoldRef,
     Instant,
     Moment,
-    Page,
+    Newest,
     RecordingRef,
     Sha256,
     TenantRef,
@@ -180,10 +180,8 @@ async def place_hold(request: Admitted, wanted: PlaceHold) -> Hold:
     return await hold_answer(request.vault, await request.vault.holds.place(asked, actor=request.actor))
 
 
-@OPERATIONS(
-    "GET /v1/holds", Act.HOLD_LIST, answer("Holds, newest first.", HoldList), query=Page, queries=("tenant", "limit")
-)
-async def list_holds(request: Admitted, wanted: Page) -> HoldList:
+@OPERATIONS("GET /v1/holds", Act.HOLD_LIST, answer("Holds, newest first.", HoldList), query=Newest)
+async def list_holds(request: Admitted, wanted: Newest) -> HoldList:
     """List holds."""
     catalog = request.vault.catalog
     found = await catalog.counted_holds(tenant=await request.within(wanted.tenant), limit=wanted.limit)
@@ -208,7 +206,6 @@ async def list_holds(request: Admitted, wanted: Page) -> HoldList:
     answer("The hold; `before` continues its recordings.", Hold),
     of=_hold,
     query=MembersPage,
-    queries=("before", "limit"),
 )
 async def show_hold(request: Admitted, hold: model.CountedHold, wanted: MembersPage) -> Hold:
     """Show one hold and a page of its recordings."""

@@ -22,7 +22,7 @@ from vault.server.schemas import (
     Count,
     LongestSeconds,
     Moment,
-    Page,
+    OfTenant,
     PolicyRef,
     Sha256,
     TenantRef,
@@ -130,10 +130,9 @@ async def request_policy(request: Admitted, wanted: RequestPolicy) -> PolicyRequ
     "GET /v1/policies",
     Act.POLICY_READ,
     answer("The requests the token may see.", PolicyRequests),
-    query=Page,
-    queries=("tenant",),
+    query=OfTenant,
 )
-async def list_policies(request: Admitted, wanted: Page) -> PolicyRequests:
+async def list_policies(request: Admitted, wanted: OfTenant) -> PolicyRequests:
     """List the requests, newest first."""
     found = await request.vault.policies.all(tenant=await request.within(wanted.tenant))
     return PolicyRequests(policies=[render_policy(each) for each in found])

@@ -12,7 +12,7 @@ from vault.ids import TokenId
 from vault.model import Role
 from vault.server.context import Admitted
 from vault.server.operation import Operations, answer, empty
-from vault.server.schemas import Body, Instant, Moment, Page, TenantRef, Who, Words, render
+from vault.server.schemas import Body, Instant, Moment, OfTenant, TenantRef, Who, Words, render
 
 OPERATIONS: Final = Operations("administration")
 
@@ -59,8 +59,8 @@ def render_token(token: model.Token, *, secret: str | None = None) -> Token:
     return render(Token, token, token=secret)
 
 
-@OPERATIONS("GET /v1/tokens", Act.TOKEN_ADMIN, answer("Tokens.", TokenList), query=Page, queries=("tenant",))
-async def list_tokens(request: Admitted, wanted: Page) -> TokenList:
+@OPERATIONS("GET /v1/tokens", Act.TOKEN_ADMIN, answer("Tokens.", TokenList), query=OfTenant)
+async def list_tokens(request: Admitted, wanted: OfTenant) -> TokenList:
     """List tokens, without their secrets."""
     found = await request.vault.catalog.tokens(tenant=await request.within(wanted.tenant))
     return TokenList(tokens=[render_token(item) for item in found])

@@ -434,6 +434,10 @@ class Tenants:
                 s3="InvalidArgument",
             )
 
+    async def require(self, identifier: TenantId) -> None:
+        """Raise NotFound unless there is this tenant."""
+        await self._lookup(identifier)
+
     async def region(self, identifier: TenantId) -> str:
         """Return the region in which this tenant's numbers without a country code are read, ISO 3166-1; NotFound."""
         return (await self._lookup(identifier)).numbering_region
