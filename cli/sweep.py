@@ -28,10 +28,8 @@ def _fields(report: Mapping[str, Any]) -> list[tuple[str, object]]:
         ("kept by holds", report["kept"]),
     ]
     if not report["dry_run"]:
-        pairs += [
-            ("objects deleted for", report["objects_deleted_for"]),
-            ("waiting for deletion", report["waiting_for_deletion"]),
-        ]
+        pairs.append(("objects deleted for", report["objects_deleted_for"]))
+        pairs += _waiting(report)
     pairs += [("postponed", _postponed(each)) for each in report["postponed"]]
     if receipt := report.get("receipt"):
         pairs += [
@@ -40,6 +38,19 @@ def _fields(report: Mapping[str, Any]) -> list[tuple[str, object]]:
             ("unrecoverable since", receipt["unrecoverable_at"]),
         ]
     return pairs
+
+
+def _waiting(found: Mapping[str, Any]) -> list[tuple[str, object]]:
+    return [
+        ("waiting for deletion", found["waiting_for_deletion"]),
+        ("approved erasures waiting", found["erasures"]["waiting"]),
+    ]
+
+
+def _warn(call: Remote, erasures: Mapping[str, Any]) -> None:
+    if erasures["reason"]:
+        call.out.note(f"warning: approved erasures wait: {erasures['reason']}")
+        call.out.hint("the vault's operator sees what to do with callvault doctor, on the vault's machine")
 
 
 def _postponed(item: Mapping[str, Any]) -> str:
@@ -81,6 +92,7 @@ async def run(
         if each["tenant"]:
             lift = f"callvault sweep override request --tenant {each['tenant']} --through +2h --reason TEXT"
             call.out.hint(f"if this is intended, the tenant's dpo and an operator override the guard: {lift}")
+    _warn(call, report["erasures"])
 
 
 def _foreseen(call: Remote, report: Mapping[str, Any]) -> None:
@@ -120,7 +132,8 @@ async def status(call: Remote) -> None:
         *(("stopped", _postponed(item)) for item in found["tripped"]),
         ("overrides", [item["id"] for item in found["overrides"]]),
     ]
-    call.out.show(found, [*pairs, *(_fields(found["last"])[1:] if found["last"] else [])])
+    call.out.show(found, [*pairs, *(_fields(found["last"])[1:] if found["last"] else _waiting(found))])
+    _warn(call, found["erasures"])
 
 
 @remote(

@@ -173,6 +173,22 @@ def test_a_sweep_that_a_guard_stopped_says_how_the_guard_is_lifted_and_by_whom(
     assert "callvault sweep override request --tenant b-school" in said
 
 
+def test_a_sweep_and_its_status_say_what_waits_and_why(stub: StubServer, capsys: pytest.CaptureFixture[str]) -> None:
+    waits = {"waiting_for_deletion": 7, "erasures": {"waiting": 2, "reason": "identity.processor: a placeholder"}}
+    stub.on("POST", "/v1/sweeps", answer({**SWEEP, **waits}))
+    stub.on("GET", "/v1/sweeps", answer({**STATUS, **waits, "last": None}))
+    for line in (["run"], ["status"]):
+        assert main(["sweep", *line]) == 0
+        said = capsys.readouterr()
+        assert re.search(r"waiting for deletion +7\n", said.out)
+        assert re.search(r"approved erasures waiting +2\n", said.out)
+        assert "warning: approved erasures wait: identity.processor: a placeholder" in said.err
+    # The last sweep's own members are as of now too, and not said twice.
+    stub.on("GET", "/v1/sweeps", answer({**STATUS, **waits, "last": {**SWEEP, **waits}}))
+    assert main(["sweep", "status"]) == 0
+    assert capsys.readouterr().out.count("waiting for deletion") == 1
+
+
 def test_an_approval_prints_the_digest_of_what_it_approves_once(
     stub: StubServer, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -657,6 +657,7 @@ async def test_undeleted_rows_are_the_shredded_ones_without_a_final_certificate(
     rows = [await sealed(catalog) for _ in range(5)]
     await certify(catalog, [certificate(one) for one in rows[:4]])
     await certify(catalog, [certificate(rows[1], CertificateStatus.FINAL)])
+    assert await catalog.count_undeleted() == 3
     first = await catalog.undeleted_recordings(after=None, limit=2)
     rest = await catalog.undeleted_recordings(after=first[-1].id, limit=2)
     assert [row.id for row in (*first, *rest)] == [rows[0].id, rows[2].id, rows[3].id]
@@ -1655,6 +1656,7 @@ async def test_metadata_has_a_certificate_and_a_clock_of_its_own(catalog):
     await certify(catalog, [first])
     assert await due(tenant=ACME) == []
     waiting = await catalog.unconfirmed_metadata(after=None, limit=9)
+    assert await catalog.count_undeleted() == 1, "its audio waits, its metadata too"
     assert [(row.id, row.metadata_certificate_id) for row in waiting] == [(one.id, first.id)]
     assert await catalog.unconfirmed_metadata(after=one.id, limit=9) == []
     last = certificate(one, CertificateStatus.FINAL, parts=(Part.METADATA,))

@@ -190,6 +190,7 @@ SWEEP = {
     "objects_deleted_for": 2,
     "waiting_for_deletion": 0,
     "postponed": [],
+    "erasures": {"waiting": 0, "reason": None},
     "receipt": {
         "epoch_destroyed": 3,
         "epoch_live": 4,
@@ -271,7 +272,15 @@ ENTRY = {
     "previous_sha256": "0" * 64,
     "sha256": "0" * 64,
 }
-STATUS = {"last": SWEEP, "last_sweep_at": AT, "overdue_seconds": 0.0, "tripped": [TRIPPED], "overrides": [OVERRIDE]}
+STATUS = {
+    "last": SWEEP,
+    "waiting_for_deletion": 0,
+    "erasures": {"waiting": 0, "reason": None},
+    "last_sweep_at": AT,
+    "overdue_seconds": 0.0,
+    "tripped": [TRIPPED],
+    "overrides": [OVERRIDE],
+}
 
 
 def install(stub: StubServer) -> None:

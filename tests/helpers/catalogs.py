@@ -401,6 +401,8 @@ async def call_everything(catalog: Catalog) -> None:
     await catalog.due_recordings(through=PERIOD, after=None, limit=10)
     await catalog.doubtful_recordings(through=PERIOD, now=NOW, after=None, limit=10)
     await catalog.exceptional_recordings(through=PERIOD, now=NOW, tenants=[ACME], after=None, limit=10)
+    await catalog.count_undeleted()
+    await catalog.count_undeleted(tenant=ACME)
     await catalog.count_due_cohorts(through=PERIOD)
     await catalog.due_recordings(through=PERIOD, after=None, limit=10, tenant=ACME)
     await catalog.due_recordings(through=PERIOD, after=None, limit=10, part=Part.METADATA, tenant=ACME)

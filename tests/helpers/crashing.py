@@ -70,6 +70,7 @@ _CATALOG_READS = frozenset(
         ),
         *(
             "count_due",
+            "count_undeleted",
             "segments_of",
             "object_names",
             "keys_of",

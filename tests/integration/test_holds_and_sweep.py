@@ -16,7 +16,7 @@ import sqlalchemy as sa
 
 from tests.helpers import approvals
 from tests.helpers.app import PCMU, PURPOSE, App, app, running, sound
-from tests.helpers.crashing import memory_directory
+from tests.helpers.crashing import leases_run_out, memory_directory
 from vault.certificates.document import verify_certificate
 from vault.crypto.signing import VerifyKey
 from vault.errors import IntegrityError, Shredded, TooLate, Unavailable
@@ -212,6 +212,24 @@ async def test_a_provisional_certificate_is_superseded_once_the_objects_are_gone
     assert (final["status"], final["supersedes"]) == ("final", provisional["id"])
     shown = (await app.ask("GET", f"/v1/recordings/{recording}")).json
     assert (shown["state"], shown["certificate_id"]) == ("shredded", final["id"])
+
+
+async def test_the_status_says_what_waits_for_deletion_now_and_not_at_the_end_of_the_last_sweep(app):
+    await app.upload("call", AUDIO)
+    before = (await app.ask("GET", "/v1/sweeps", Role.OPERATOR)).json
+    assert (before["last"], before["waiting_for_deletion"]) == (None, 0)
+    app.clock.advance(days=12)
+    assert (await app.sweep())["waiting_for_deletion"] == 1
+    for who in (Role.OPERATOR, Role.DPO):
+        assert (await app.ask("GET", "/v1/sweeps", who)).json["waiting_for_deletion"] == 1
+    other = await app.ask("GET", "/v1/sweeps", Role.DPO, tenant="southgate")
+    assert other.json["waiting_for_deletion"] == 0
+    await leases_run_out(app.vault, app.clock)
+    async with app.vault.shredder.alone():
+        await app.vault.shredder.delete()
+    after = (await app.ask("GET", "/v1/sweeps", Role.OPERATOR)).json
+    assert after["waiting_for_deletion"] == 0
+    assert (after["last"]["objects_deleted_for"], after["last"]["waiting_for_deletion"]) == (1, 0)
 
 
 async def test_a_stranger_verifies_a_certificate_with_the_public_key_alone(app):

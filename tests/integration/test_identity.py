@@ -2,16 +2,21 @@
 
 import json
 import sys
+from contextlib import suppress
 
 import pytest
 import typer
 
 from cli.main import main
-from tests.helpers.crashing import ManualClock, call, record, storing
+from tests.helpers.acts import ANN, BOB
+from tests.helpers.approvals import approve_erasure, known
+from tests.helpers.crashing import ACME, BETA, ManualClock, call, record, storing
 from tests.helpers.nodes import SOUND, add_tenant, node_config
 from vault.config import IdentitySettings, load_config
 from vault.errors import Unavailable
 from vault.model import RecordingState
+from vault.ports.erasures import ErasureBasis
+from vault.services.deletion.erasures import ErasureRequest, WaitingErasures
 from vault.wiring import init_vault, open_vault
 from vault.wiring.doctor import check_vault
 
@@ -25,6 +30,22 @@ async def test_nothing_is_shredded_under_a_placeholder_and_all_of_it_once_the_va
         row = await record(vault, call("one", days=10), SOUND(1_000))
         # Where nothing is due, nothing is refused.
         await vault.sweeper.sweep(trigger="expiry", actor=None)
+        asked = ErasureRequest(
+            tenant=ACME, basis=ErasureBasis.ART17, case_reference="DSR-1", recordings=(row,), queue=True
+        )
+        erasure = (await vault.erasures.request(asked, actor=ANN)).erasure
+        assert (await vault.erasures.waiting()).waiting == 0
+        await known(vault, ANN)
+        with suppress(Unavailable):
+            await approve_erasure(vault, erasure.id, actor=BOB)
+        for report in (
+            await vault.sweeper.sweep(trigger="expiry", actor=None),
+            await vault.sweeper.last(),
+            await vault.sweeper.preview(),
+        ):
+            assert report.erasures.waiting == 1
+            assert report.erasures.reason.startswith("identity.processor: certificates would carry")
+        assert await vault.erasures.waiting(tenant=BETA) == WaitingErasures()
         clock.advance(days=20)
         with pytest.raises(Unavailable, match=r"^identity\.processor: .*nothing was shredded"):
             await vault.sweeper.sweep(trigger="expiry", actor=None)
@@ -37,6 +58,7 @@ async def test_nothing_is_shredded_under_a_placeholder_and_all_of_it_once_the_va
     async with open_vault(named, clock=clock, background=False) as vault:
         await vault.sweeper.sweep(trigger="expiry", actor=None)
         assert (await vault.catalog.recording(row)).state is RecordingState.SHREDDED
+        assert (await vault.sweeper.last()).erasures == WaitingErasures()
         issued = await vault.catalog.certificates(recording=row)
         [document, *_] = await vault.certificates.documents(issued)
         assert document.parties.processor == "Vault Ltd"

@@ -265,6 +265,9 @@ class DueCounts(Protocol):
     async def count_due_cohorts(self, *, through: int) -> Mapping[Cohort, int]:
         """Count the rows of `due_recordings` for audio in each cohort of it."""
 
+    async def count_undeleted(self, *, tenant: TenantId | None = None) -> int:
+        """Count shredded recordings that have no final certificate yet; `tenant` counts only that tenant's."""
+
     async def count_live(self, tenant: TenantId, *, through: datetime) -> int:
         """Count the tenant's rows captured up to `through` whose audio or metadata has no certificate yet."""
 

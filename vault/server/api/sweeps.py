@@ -92,6 +92,14 @@ class _Receipt(TypedDict):
     unrecoverable_at: Moment
 
 
+class Waiting(TypedDict):
+    """Approved erasures that are not carried out yet."""
+
+    waiting: Count
+    reason: str | None
+    """What keeps all of them back; null: each waits for holds on its recordings, or for the next sweep."""
+
+
 class Sweep(TypedDict):
     """The result of a sweep, with a `receipt` if recordings were shredded.
 
@@ -105,6 +113,7 @@ class Sweep(TypedDict):
     objects_deleted_for: Count
     waiting_for_deletion: Count
     postponed: list[Tripped]
+    erasures: Waiting
     counts: NotRequired[list[_Counted]]
     recordings: NotRequired[list[_Line]]
     after: NotRequired[RecordingRef | None]
@@ -137,6 +146,10 @@ class SweepStatus(TypedDict):
     """The state of the sweeper."""
 
     last: Sweep | None
+    """The last sweep of this node since its start, with what has been deleted since and what waits now."""
+    waiting_for_deletion: Count
+    """Shredded recordings that have no final certificate yet."""
+    erasures: Waiting
     last_sweep_at: Moment | None
     overdue_seconds: Seconds
     tripped: list[Tripped]
@@ -150,6 +163,7 @@ def render_sweep(report: SweepReport) -> Sweep:
         report,
         objects_deleted_for=report.deleted,
         postponed=_tripped(report.postponed),
+        erasures=render(Waiting, report.erasures),
         counts=[render(_Counted, each) for each in report.counts] if report.dry_run else None,
         recordings=[render(_Line, line, id=line.recording) for line in report.lines] if report.dry_run else None,
         receipt=None if report.receipt is None else render(_Receipt, report.receipt),
@@ -196,9 +210,11 @@ async def sweep_status(request: Admitted) -> SweepStatus:
     tenants, so they are left out.
     """
     vault, tenant = request.vault, request.actor.tenant
-    last = vault.sweeper.last if tenant is None else None
+    last = await vault.sweeper.last() if tenant is None else None
     return SweepStatus(
         last=None if last is None else render_sweep(last),
+        waiting_for_deletion=await vault.sweeper.waiting_for_deletion(tenant=tenant),
+        erasures=render(Waiting, await vault.erasures.waiting(tenant=tenant)),
         last_sweep_at=moment(vault.keyring.last_sweep_at),
         overdue_seconds=await vault.status.overdue_seconds(tenant=tenant),
         tripped=_tripped(await vault.overrides.tripped(tenant=tenant)),

@@ -33,6 +33,7 @@ from vault.ports.tenants import TokenLookup
 from vault.protocol.facts.parties import ANONYMOUS, party
 from vault.retention.decide import Due, Gone, Held, NotDue, decide_erasure
 from vault.services.audit import event
+from vault.services.certificates.content import Unnamed
 from vault.services.deletion.shredding import Shredder, settling
 from vault.services.people.access import Access
 from vault.services.people.two_people import the_two
@@ -72,6 +73,17 @@ class ErasureView:
     held: Mapping[RecordingId, Sequence[HoldTerms]]
     live: frozenset[RecordingId] = frozenset()
     gone: Mapping[RecordingId, Sequence[CertificateId]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WaitingErasures:
+    """How many approved erasures are not carried out yet, and what keeps all of them back.
+
+    Without a `reason` they wait for holds on their recordings, or for the next sweep.
+    """
+
+    waiting: int = 0
+    reason: str | None = None
 
 
 class ErasingRows(ErasureRows, RecordingLookup, AuditTrail, TokenLookup, Protocol):
@@ -329,6 +341,15 @@ class Erasures:
             for identifier, outcome in erasure.recordings.items()
             if outcome is ErasureOutcome.ERASING
         ]
+
+    async def waiting(self, *, tenant: TenantId | None = None) -> WaitingErasures:
+        """Return how many approved erasures wait, with `tenant` only that tenant's, and why."""
+        count = sum(tenant in {None, each.tenant} for each in await self._waiting())
+        try:
+            self._shredder.check_named()
+        except Unnamed as error:
+            return WaitingErasures(waiting=count, reason=error.message if count else None)
+        return WaitingErasures(waiting=count)
 
     async def _waiting(self) -> Sequence[Erasure]:
         """Return the approved erasures that are not carried out yet, in the order of their approval."""

@@ -132,6 +132,8 @@ class Shredder:
         self._lock = asyncio.Lock()
         self._more = asyncio.Event()
         self._again_in: timedelta | None = None
+        self.deleted = 0
+        """For how many recordings this process has issued a final certificate."""
 
     @asynccontextmanager
     async def alone(self) -> AsyncIterator[bool]:
@@ -164,6 +166,7 @@ class Shredder:
         self._again_in = None
         deletions = await self._certifier.delete_objects()
         self._again_in = deletions.again_in
+        self.deleted += deletions.done
         self._more.set()
         return deletions
 

@@ -13,7 +13,7 @@ import logging
 import random
 from collections import Counter
 from collections.abc import AsyncIterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Protocol, TypeAlias
 
@@ -27,7 +27,7 @@ from vault.retention.decide import PARTS, Due, Ground
 from vault.retention.guards import Limits, Tripped, check_clock, effective_now
 from vault.services.audit import event
 from vault.services.certificates.content import Unnamed
-from vault.services.deletion.erasures import Erasures
+from vault.services.deletion.erasures import Erasures, WaitingErasures
 from vault.services.deletion.planning import Candidate, Planned, Planner
 from vault.services.deletion.policies import Overrides, Policies
 from vault.services.deletion.shredding import Shredder
@@ -95,6 +95,7 @@ class SweepReport:
     waiting_for_deletion: int = 0
     receipt: ShredReceipt | None = None
     postponed: Sequence[Tripped] = ()
+    erasures: WaitingErasures = field(default_factory=WaitingErasures)
     counts: Sequence[SweepCount] = field(default_factory=tuple)
     lines: Sequence[SweepLine] = field(default_factory=tuple)
     after: RecordingId | None = None
@@ -134,7 +135,8 @@ class Sweeper:
         self._clock = surroundings.clock
         self._metrics = surroundings.metrics
         self._limits = limits
-        self.last: SweepReport | None = None
+        self._last: SweepReport | None = None
+        self._deleted_before = 0
 
     async def run(self) -> None:
         """Sweep at every interval plus jitter until cancelled, also after an outage or a tripped guard.
@@ -193,6 +195,7 @@ class Sweeper:
             shredded=sum(each.recordings for each in counts if each.action == "shred"),
             kept=sum(each.recordings for each in counts if each.action == "keep"),
             postponed=[*([] if jumped is None else [jumped]), *planned.tripped],
+            erasures=await self._erasures.waiting(),
             counts=counts,
             lines=lines,
             after=lines[-1].recording if further else None,
@@ -228,6 +231,20 @@ class Sweeper:
             if found.row.id not in erased and planned.concerns(found.row):
                 yield _line(planned, found)
 
+    async def last(self) -> SweepReport | None:
+        """Return this process's last sweep, with what has been deleted since and what waits now; None before it."""
+        report, before = self._last, self._deleted_before
+        return report and replace(
+            report,
+            deleted=report.deleted + self._shredder.deleted - before,
+            waiting_for_deletion=await self.waiting_for_deletion(),
+            erasures=await self._erasures.waiting(),
+        )
+
+    async def waiting_for_deletion(self, *, tenant: TenantId | None = None) -> int:
+        """Return how many shredded recordings wait for their final certificate, with `tenant` only that tenant's."""
+        return await self._catalog.count_undeleted(tenant=tenant)
+
     async def sweep(self, *, trigger: str, actor: Principal | None) -> SweepReport:
         """Shred, certify, delete. GuardTripped with nothing changed; Unavailable at any step.
 
@@ -240,7 +257,7 @@ class Sweeper:
             erased = await self._erase()
             report = await self._sweep(trigger, actor, erased)
             self._metrics.sweep_duration.observe(self._clock.monotonic() - began)
-            self.last = report
+            self._last, self._deleted_before = report, self._shredder.deleted
             return report
 
     async def _sweep(self, trigger: str, actor: Principal | None, erased: int) -> SweepReport:
@@ -279,6 +296,7 @@ class Sweeper:
             waiting_for_deletion=waiting,
             receipt=receipt,
             postponed=planned.tripped,
+            erasures=await self._erasures.waiting(),
         )
 
     async def _erase(self) -> int:

@@ -117,6 +117,18 @@ UNCONFIRMED = (
     .order_by(_r.id)
     .limit(sa.bindparam("page"))
 )
+COUNT_UNDELETED = {
+    of_tenant: sa.union_all(
+        *(
+            sa.select(sa.func.count())
+            .select_from(recordings)
+            .where(waits, _r.tenant == sa.bindparam("in_tenant") if of_tenant else sa.true())
+            for waits in (IS_UNDELETED, sa.and_(IS_UNCONFIRMED, ~IS_UNDELETED))
+        )
+    )
+    for of_tenant in (False, True)
+}
+"""Two counts, by whether they are of one tenant."""
 COUNT_LIVE = (
     sa.select(sa.func.count())
     .select_from(recordings)

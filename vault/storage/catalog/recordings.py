@@ -304,6 +304,12 @@ class RecordingStore:
         found = await self._database.fetch(recording_sql.UNDELETED, {"after": _key(after), "page": max(limit, 0)})
         return [rows.to_recording(row) for row in found]
 
+    async def count_undeleted(self, *, tenant: TenantId | None = None) -> int:
+        """Count the rows of `undeleted_recordings` and `unconfirmed_metadata`, each recording once."""
+        of_tenant = {} if tenant is None else {"in_tenant": tenant}
+        found = await self._database.fetch(recording_sql.COUNT_UNDELETED[tenant is not None], of_tenant)
+        return sum(int(row[0]) for row in found)
+
     async def unconfirmed_metadata(self, *, after: RecordingId | None, limit: int) -> Sequence[Recording]:
         """Return rows whose metadata went alone and has no final certificate yet, in id order."""
         found = await self._database.fetch(recording_sql.UNCONFIRMED, {"after": _key(after), "page": max(limit, 0)})
