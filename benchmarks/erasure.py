@@ -5,7 +5,6 @@ keyring, the erasure and its certificates are the real ones. The wait for other 
 """
 
 import argparse
-import asyncio
 import statistics
 import tempfile
 import time
@@ -79,7 +78,7 @@ async def measure(recordings):
                 actor=OPERATOR,
             )
             first = await one_recording(vault, TENANT)
-        await asyncio.to_thread(multiply, config.catalog_path, recordings - 1, OBJECTS)
+        await multiply(config.catalog_path, recordings - 1, OBJECTS)
         async with open_vault(config) as vault:
             wanted = [await one_recording(vault, TENANT, key=f"wanted-{number}") for number in range(ROUNDS)]
             people = [await person(vault, name, role) for name, role in (("ann", Role.COMPLIANCE), ("bob", Role.DPO))]

@@ -56,6 +56,9 @@ class SqliteRows:
     async def execute(self, statement):
         self._database.execute(statement)
 
+    async def fetch(self, statement):
+        return self._database.execute(statement).fetchall()
+
     async def copy(self, table, columns, rows):
         marks = ",".join("?" * len(columns))
         self._database.execute("BEGIN")
@@ -77,6 +80,9 @@ class PostgresRows:
 
     async def execute(self, statement):
         await self._connection.execute(statement, timeout=3600)
+
+    async def fetch(self, statement):
+        return [tuple(row) for row in await self._connection.fetch(statement, timeout=3600)]
 
     async def copy(self, table, columns, rows):
         await self._connection.copy_records_to_table(table, records=rows, columns=columns, timeout=3600)

@@ -1,15 +1,17 @@
 """One sweep over N expired recordings: seconds until none has a key, and until each has its certificate.
 
-`python -m benchmarks.shred [--recordings 10000 100000 1000000] [--tenants 10] [--objects 2]`. Rows of recordings and of
-their objects (a manifest and segments) are written straight into the catalog; the keyring, the sweep and the
-certificates are the real ones. `floor` is the same catalog work alone, in the same run: SQLite reads the rows, stores a
-certificate's bytes for each and moves each row along, in transactions of the same size, without a hash or a signature.
-`seconds_to_deleted`, up to `--delete-up-to`, is when the last object is gone from the disk, and `seconds_to_final` when
-each has its final certificate, which waits for the leases of keys. `deletion_cpu_us` is the CPU of both, a recording.
+`python -m benchmarks.shred [--recordings 10000 100000 1000000] [--tenants 10] [--objects 2] [--postgres]`. Rows of
+recordings and of their objects (a manifest and segments) are written straight into the catalog; the keyring, the sweep
+and the certificates are the real ones. `floor` is the same catalog work alone, in the same run: SQLite reads the rows,
+stores a certificate's bytes for each and moves each row along, in transactions of the same size, without a hash or a
+signature; on PostgreSQL there is none. `seconds_to_deleted`, up to `--delete-up-to`, is when the last object is gone
+from the disk, and `seconds_to_final` when each has its final certificate, which waits for the leases of keys.
+`deletion_cpu_us` is the CPU of both, a recording.
 """
 
 import argparse
 import asyncio
+import contextlib
 import dataclasses
 import os
 import random
@@ -21,6 +23,8 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from benchmarks.common import report, run
+from benchmarks.large_catalog import rows_of
+from benchmarks.scale import postgres_below
 from vault.certificates.document import verify_certificate
 from vault.config import parse_config
 from vault.format.names import object_below, recording_prefix
@@ -30,7 +34,9 @@ from vault.ports.recordings import RecordingQuery
 from vault.retention.periods import Period
 from vault.services.ingest.sessions import CallStart
 from vault.storage.catalog.rows import recording_id
+from vault.storage.catalog.tables import metadata
 from vault.wiring import SystemClock, init_vault, open_vault
+from vault.wiring.adapters import catalog_place
 
 OPERATOR = Principal(token_id=TokenId("tok_" + "0" * 32), name="bench", role=Role.OPERATOR, tenant=None)
 BATCH = 4096
@@ -62,36 +68,37 @@ async def one_recording(vault, tenant, *, key="call"):
     return session.recording
 
 
-def columns(database, table):
-    return [row[1] for row in database.execute(f"PRAGMA table_info({table})")]
+@contextlib.asynccontextmanager
+async def opened(place):
+    rows = await rows_of(place)
+    try:
+        yield rows
+    finally:
+        await rows.close()
 
 
-def rows_of(database, table, order):
-    names = columns(database, table)
-    return [dict(zip(names, row, strict=True)) for row in database.execute(f"SELECT * FROM {table} ORDER BY {order}")]
+async def whole(rows, table, order):
+    names = metadata.tables[table].columns.keys()
+    fetched = await rows.fetch(f"SELECT {','.join(names)} FROM {table} ORDER BY {order}")
+    return [dict(zip(names, row, strict=True)) for row in fetched]
 
 
-def insert(database, table, rows):
-    names = columns(database, table)
-    marks = ",".join("?" * len(names))
-    database.executemany(
-        f"INSERT INTO {table} ({','.join(names)}) VALUES ({marks})",
-        (tuple(row[name] for name in names) for row in rows),
-    )
+async def insert(rows, table, values):
+    names = metadata.tables[table].columns.keys()
+    await rows.copy(table, names, (tuple(row[name] for name in names) for row in values))
 
 
-def multiply(path, total, objects_each):
+async def multiply(place, total, objects_each):
     """Write further rows like the first ones, by turns, until there are `total`; each with its own id, key and leaf."""
-    with sqlite3.connect(path) as database:
-        firsts = rows_of(database, "recordings", "id")
+    async with opened(place) as rows:
+        firsts = await whole(rows, "recordings", "id")
         objects = {row["id"]: [] for row in firsts}
-        for row in rows_of(database, "segments", "recording, number"):
+        for row in await whole(rows, "segments", "recording, number"):
             objects[row["recording"]].append(row)
-        for rows in objects.values():
-            last = rows[-1]
-            further = [{**last, "number": number} for number in range(1, objects_each - len(rows) + 1)]
-            insert(database, "segments", further)
-            rows.extend(further)
+        for each in objects.values():
+            further = [{**each[-1], "number": number} for number in range(1, objects_each - len(each) + 1)]
+            await insert(rows, "segments", further)
+            each.extend(further)
         base = int.from_bytes(max(objects))
         numbers = range(len(firsts), total)
 
@@ -109,25 +116,24 @@ def multiply(path, total, objects_each):
             for row in objects[first]:
                 yield {**row, "recording": key}
 
-        insert(database, "recordings", (copy(number) for number in numbers))
-        insert(database, "segments", (row for number in numbers for row in copied_objects(number)))
+        await insert(rows, "recordings", (copy(number) for number in numbers))
+        await insert(rows, "segments", (row for number in numbers for row in copied_objects(number)))
 
 
-def copy_objects(config):
+async def copy_objects(config):
     """Give every recording the objects that its rows name, so that deleting them is real work."""
     root = config.objects_path / "objects"
     sample = next(root.glob("v1/*/*/rec_*/000000-*")).read_bytes()
-    with sqlite3.connect(config.catalog_path) as database:
-        places = (
-            "SELECT r.tenant, r.audio_period, r.id, s.number, s.attempt FROM segments s"
-            " JOIN recordings r ON r.id = s.recording ORDER BY r.id"
-        )
-        for tenant, period, key, number, attempt in database.execute(places):
+    places = (
+        "SELECT r.tenant, r.audio_period, r.id, s.number, s.attempt FROM segments s"
+        " JOIN recordings r ON r.id = s.recording ORDER BY r.id"
+    )
+    async with opened(catalog_place(config)) as rows:
+        for tenant, period, key, number, attempt in await rows.fetch(places):
             prefix = recording_prefix(tenant, period, recording_id(key))
             path = root / f"{object_below(prefix, number, attempt.hex())}#object"
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(sample)
-    os.sync()
 
 
 def floor(path):
@@ -161,6 +167,7 @@ def floor(path):
 
 
 async def prepare(config, clock, recordings, tenants, *, objects, stored):
+    """Make a vault with so many due recordings, and have nothing of it wait for the disk."""
     await init_vault(config, trial=True, clock=clock)
     async with open_vault(config, clock=clock) as vault:
         for number in range(tenants):
@@ -174,13 +181,14 @@ async def prepare(config, clock, recordings, tenants, *, objects, stored):
                 actor=OPERATOR,
             )
             sample = await one_recording(vault, tenant)
-    await asyncio.to_thread(multiply, config.catalog_path, recordings, objects)
+    await multiply(catalog_place(config), recordings, objects)
     if stored:
-        await asyncio.to_thread(copy_objects, config)
+        await copy_objects(config)
+    os.sync()
     return sample
 
 
-async def check(vault, recordings):
+async def check(vault, place, recordings):
     """Every certificate is there, and of a few at random the text verifies."""
     for row in random.sample(await vault.catalog.recordings(RecordingQuery(limit=1000)), 5):
         page = await vault.catalog.certificates(recording=row.id)
@@ -188,9 +196,9 @@ async def check(vault, recordings):
             verified = verify_certificate(jws, vault.certificates.issuer)
             assert verified.batch
             assert verified.certificate.recording.id == row.id
-    with sqlite3.connect(vault.catalog._database._file) as database:
+    async with opened(place) as rows:
         query = "SELECT sum(length(leaves)) FROM certificate_batches WHERE status = 'provisional'"
-        assert database.execute(query).fetchone()[0] == 32 * recordings
+        assert await rows.fetch(query) == [(32 * recordings,)]
 
 
 async def delete(vault, sweeping, began, recordings):
@@ -234,43 +242,59 @@ async def sweep(config, clock, sample, recordings, *, stored):
         else:
             sweeping.cancel()
             await asyncio.gather(sweeping, return_exceptions=True)
-        await check(vault, recordings)
+        await check(vault, catalog_place(config), recordings)
     return figures
 
 
-async def measure(recordings, tenants, *, objects, stored):
+async def measure(recordings, tenants, *, objects, stored, server):
     clock = MovedClock()
-    with tempfile.TemporaryDirectory(prefix="callvault-bench-") as directory:
+    with tempfile.TemporaryDirectory(prefix="callvault-bench-") as temporary:
+        directory = Path(temporary)
         document = {
             "journal": {"disk_reserve": "64MiB"},
             "sweep": {"enabled": False, "max_jump": "30d", "max_share": 1.0},
         }
-        config = parse_config(document, base=Path(directory))
+        if server is not None:
+            document["catalog"] = {"url": server.url(await server.new_database())}
+        config = parse_config(document, base=directory)
         sample = await prepare(config, clock, recordings, tenants, objects=objects, stored=stored)
-        spare = Path(directory) / "floor.db"
-        await asyncio.to_thread(shutil.copyfile, config.catalog_path, spare)
-        seconds = await asyncio.to_thread(floor, spare)
-        spare.unlink()
+        seconds = None
+        if server is None:
+            spare = directory / "floor.db"
+            await asyncio.to_thread(shutil.copyfile, config.catalog_path, spare)
+            seconds = round(await asyncio.to_thread(floor, spare), 2)
+            spare.unlink()
         clock.ahead = timedelta(days=3)
         figures = await sweep(config, clock, sample, recordings, stored=stored)
         report(
             "shred",
+            database="sqlite" if server is None else "postgresql",
             recordings=recordings,
             tenants=tenants,
             objects=objects,
             **figures,
-            floor={"seconds_to_certified": round(seconds, 2)},
+            floor={"seconds_to_certified": seconds},
         )
 
 
-async def main(arguments):
+async def every(arguments, server):
     for recordings in arguments.recordings:
         await measure(
             recordings,
             min(arguments.tenants, recordings),
             objects=arguments.objects,
             stored=recordings <= arguments.delete_up_to,
+            server=server,
         )
+
+
+def main(arguments):
+    with contextlib.ExitStack() as stack:
+        server = None
+        if arguments.postgres:
+            base = stack.enter_context(tempfile.TemporaryDirectory(prefix="callvault-bench-"))
+            server = stack.enter_context(postgres_below(Path(base)))
+        run(every(arguments, server))
 
 
 if __name__ == "__main__":
@@ -279,4 +303,5 @@ if __name__ == "__main__":
     parser.add_argument("--tenants", type=int, default=10)
     parser.add_argument("--objects", type=int, default=2, help="of each recording, its manifest among them")
     parser.add_argument("--delete-up-to", type=int, default=100_000, help="larger runs end once all is certified")
-    run(main(parser.parse_args()))
+    parser.add_argument("--postgres", action="store_true")
+    main(parser.parse_args())
