@@ -476,6 +476,23 @@ async def test_an_erasure_is_certified_though_the_stated_start_lies_ahead(scene)
     assert says.retention.captured_at == NOW + timedelta(hours=20)
 
 
+@pytest.mark.parametrize("back", [timedelta(0), timedelta(days=400)], ids=["in time", "the wall clock set back"])
+async def test_a_final_certificate_filled_in_from_values_is_the_one_made_from_the_whole_document(scene, back):
+    certifier = scene.certifier()
+    await scene.certify(certifier)
+    scene.clock.advance(LEASE)
+    scene.clock.wall -= back
+    assert (await certifier.delete_objects()).done == 3
+    gone = [Deletion(name=name, versions_deleted=1, absent=True) for name in ("manifest", "segment")]
+    for row in scene.rows:
+        before = (await scene.verified(row, CertificateStatus.PROVISIONAL)).certificate
+        says = (await scene.verified(row, CertificateStatus.FINAL)).certificate
+        named = {"certificate_id": says.certificate_id, "nonce": says.nonce, "at": scene.clock.now()}
+        assert says == content.final(before, gone, **named)
+    forms = {(await scene.stored(row, CertificateStatus.FINAL)).place.form for row in scene.rows}
+    assert len(forms) == 2, "one for each tenant"
+
+
 async def test_the_list_of_objects_outlives_them_and_is_never_another_one(scene):
     certifier = scene.certifier()
     before = await scene.catalog.segments(scene.rows[0].id)

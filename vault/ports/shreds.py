@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Container, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Protocol
@@ -94,13 +94,18 @@ class BatchEntries:
     status: CertificateStatus
     entries: Entries = field(repr=False)
 
-    def certificates(self, *, tenant: TenantId | None = None) -> Sequence[StoredCertificate]:
-        """Return those that were issued, with `tenant` only that tenant's, in the order of their places."""
+    def certificates(
+        self, *, tenant: TenantId | None = None, among: Container[bytes] | None = None
+    ) -> Sequence[StoredCertificate]:
+        """Return those that were issued, in the order of their places.
+
+        With `tenant` only that tenant's, with `among` only those whose ids have these 16 bytes.
+        """
         mine = {number for number, group in enumerate(self.entries.groups) if tenant in {None, group.tenant}}
         return [
             _stored(self, index, self.entries.groups[place[0]], place[1])
             for index, place in enumerate(self.entries.places)
-            if place is not None and place[0] in mine
+            if place is not None and place[0] in mine and (among is None or place[1][:ID_BYTES] in among)
         ]
 
 

@@ -199,6 +199,11 @@ def can_be_final(provisional: AnyCertificate) -> bool:
     )
 
 
+def earliest_final(provisional: DeletionCertificate) -> datetime:
+    """Return the time before which no final certificate may say that it is final."""
+    return max(provisional.verification.at, provisional.sanitisation.caches_clear_at)
+
+
 def modern(before: v1.DeletionCertificate, subject: Subject, objects: ObjectFacts) -> DeletionCertificate:
     """Return a provisional certificate of version 1 in the form of version 2, so that a final one can follow.
 
@@ -255,7 +260,7 @@ def final(
 
     Metadata is not in an object: if it went alone, `deletions` is empty.
     """
-    now = max(at, before.verification.at, before.sanitisation.caches_clear_at)
+    now = max(at, earliest_final(before))
     audio = Part.AUDIO in before.parts
     sanitisation = before.sanitisation
     absent = [CheckName.OBJECTS_ABSENT]

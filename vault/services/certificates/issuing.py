@@ -92,6 +92,21 @@ class _Absent(NamedTuple):
     at: datetime
 
 
+class _Ripe(NamedTuple):
+    """The values of a provisional certificate whose recording's objects are absent; its form is known."""
+
+    before: Values
+    deletions: Sequence[Deletion]
+    at: datetime
+
+
+class _Final(NamedTuple):
+    """What final certificates share if their provisional ones share a form: one of those, and the form."""
+
+    first: DeletionCertificate
+    form: Form
+
+
 class _Looked(NamedTuple):
     """A page of recordings with the outcome at each one's place, and when the look that says so began and ended."""
 
@@ -123,6 +138,10 @@ class _Progress:
     waiting: int = 0
     waits: timedelta | None = None
     absent: list[_Absent] = field(default_factory=list)
+    ripe: dict[bytes, list[_Ripe]] = field(default_factory=dict)
+    """By the digest of the provisional form."""
+    finals: dict[bytes, _Final | None] = field(default_factory=dict)
+    """By the same; None where documents must be made one by one."""
     forms: dict[tuple[object, ...], Form] = field(default_factory=dict)
     firsts: dict[bytes, AnyCertificate] = field(default_factory=dict)
     """One provisional certificate of each form; it says the same about keys and leases as the others of its form."""
@@ -232,16 +251,11 @@ class Certifier:
         gone = content.gone_at(shred, receipt)
         columns = alike.columns()
         count = len(columns["r"])
-        identifiers = new_ids("cert", count, at=now, entropy=self._entropy)
-        nonces = self._entropy(_NONCE_BYTES * count)
-        columns |= {
-            "c": [bytes.fromhex(identifier[5:]) for identifier in identifiers],
-            "n": [nonces[at : at + _NONCE_BYTES] for at in range(0, len(nonces), _NONCE_BYTES)],
-            "v": [micros(max(now, gone))] * count,
-        }
+        columns |= self._own(count, now) | {"v": [micros(max(now, gone))] * count}
         for place in _suspicious(columns, gone):
+            identifier = "cert_" + columns["c"][place].hex()
             said, nonce = alike.subject(place), columns["n"][place]
-            self._whole(said, shred, receipt, wording.tenant, identifiers[place], nonce, now)
+            self._whole(said, shred, receipt, wording.tenant, identifier, nonce, now)
         return Draft(wording.form, columns, wording.first.parties.tenant, wording.first.parts)
 
     def _whole(  # noqa: PLR0917 - what makes one certificate
@@ -336,8 +350,9 @@ class Certifier:
             await self._conclude_readable(page[middle:], conclude)
 
     async def _count_and_finish(self, looked_at: int, progress: _Progress) -> None:
-        progress.done += len(progress.absent)
-        progress.waiting += looked_at - len(progress.absent)
+        concluded = len(progress.absent) + sum(map(len, progress.ripe.values()))
+        progress.done += concluded
+        progress.waiting += looked_at - concluded
         await self._finish(progress)
 
     async def _named(self, names: Sequence[CertificateId | None]) -> Sequence[StoredCertificate]:
@@ -407,13 +422,32 @@ class Certifier:
             for row in page
             if (place := current[row.id].place) is None or not self._waits(progress.firsts[place.form], progress)
         ]
-        objects = await self._catalog.segments_of([row.id for row in ripe if current[row.id].place is None])
-        documents = await self._certificates.opened([current[row.id] for row in ripe])
+        values = await self._certificates.values([current[row.id] for row in ripe])
+        known = {row.id: found for row, found in zip(ripe, values, strict=True) if found is not None}
+        alone = [row for row in ripe if row.id not in known or self._shared(current[row.id], progress) is None]
+        objects = await self._catalog.segments_of([row.id for row in alone if current[row.id].place is None])
+        documents = await self._certificates.opened([current[row.id] for row in alone])
         ready = [
-            (row.id, _modern(opened, row, objects.get(row.id, ()))) for row, opened in zip(ripe, documents, strict=True)
+            (row.id, _modern(opened, row, objects.get(row.id, ())))
+            for row, opened in zip(alone, documents, strict=True)
         ]
         for recording, opened in ready:
             self._conclude(opened, absent[recording], progress)
+        for recording in known.keys() - {row.id for row in alone}:
+            place = current[recording].place
+            assert place is not None
+            ripened = _Ripe(known[recording], absent[recording], progress.at)
+            progress.ripe.setdefault(place.form, []).append(ripened)
+
+    def _shared(self, certificate: StoredCertificate, progress: _Progress) -> _Final | None:
+        """Return what the final certificates of a form share; None if it has none, or its documents are to be made."""
+        place = certificate.place
+        assert place is not None
+        if place.form not in progress.finals:
+            first = progress.firsts[place.form]
+            (identifier,) = new_ids("cert", 1, at=self._clock.now(), entropy=self._entropy)
+            progress.finals[place.form] = _final_form(first, identifier)
+        return progress.finals[place.form]
 
     async def _delete_below(self, places: Mapping[str, Sequence[str]]) -> Mapping[str, Sequence[Deletion] | VaultError]:
         """Delete the objects below each place; where the label of an ended hold keeps one, remove it and try again."""
@@ -471,17 +505,22 @@ class Certifier:
     async def _finish(self, progress: _Progress) -> None:
         """Issue the final certificates of one page in one batch."""
         absent, progress.absent = progress.absent, []
-        if not absent:
+        ripe, progress.ripe = progress.ripe, {}
+        if not absent and not ripe:
             return
         now = self._clock.now()
-        identifiers = new_ids("cert", len(absent), at=now, entropy=self._entropy)
-        nonces = [self._entropy(_NONCE_BYTES).hex() for _ in absent]
 
         def sign() -> IssuedBatch:
             drafts: list[Draft] = []
-            for (before, values, deletions, at), identifier, nonce in zip(absent, identifiers, nonces, strict=True):
-                final = content.final(before, deletions, certificate_id=identifier, nonce=nonce, at=at)
-                drafts.append(_final_draft(final, values, progress.forms))
+            for form, alike in ripe.items():
+                final = progress.finals[form]
+                assert final is not None
+                drafts.append(self._finals(final, alike, now))
+            for before, values, deletions, at in absent:
+                (identifier,) = new_ids("cert", 1, at=now, entropy=self._entropy)
+                nonce = self._entropy(_NONCE_BYTES).hex()
+                whole = content.final(before, deletions, certificate_id=identifier, nonce=nonce, at=at)
+                drafts.append(_final_draft(whole, values, progress.forms))
             return self._certificates.sign(drafts, status=CertificateStatus.FINAL, at=now)
 
         issued = await in_thread(sign)
@@ -491,7 +530,30 @@ class Certifier:
             forms=issued.forms,
             audit=_by_tenant("certificate.issued", issued, {}),
         )
-        self._metrics.certificates.labels("final").inc(len(absent))
+        self._metrics.certificates.labels("final").inc(len(issued.entries.entries.places))
+
+    def _finals(self, final: _Final, alike: Sequence[_Ripe], now: datetime) -> Draft:
+        """Return the final certificates to sign whose provisional ones have one form."""
+        clear = micros(final.first.sanitisation.caches_clear_at)
+        columns: dict[str, Sequence[Any]] = {
+            letter: [each.before[letter] for each in alike] for letter in {"r", *final.form.inherits}
+        }
+        columns |= self._own(len(alike), now)
+        columns |= {
+            "s": [each.before["c"] for each in alike],
+            "v": [max(micros(each.at), each.before["v"], clear) for each in alike],
+            "x": [len(each.deletions) for each in alike],
+            "y": [sum(one.versions_deleted for one in each.deletions) for each in alike],
+        }
+        return Draft(final.form, columns, final.first.parties.tenant, final.first.parts)
+
+    def _own(self, count: int, now: datetime) -> dict[str, Sequence[Any]]:
+        """Return new ids, which begin with the millisecond of `now`, and nonces."""
+        nonces = self._entropy(_NONCE_BYTES * count)
+        return {
+            "c": [bytes.fromhex(each[5:]) for each in new_ids("cert", count, at=now, entropy=self._entropy)],
+            "n": [nonces[at : at + _NONCE_BYTES] for at in range(0, len(nonces), _NONCE_BYTES)],
+        }
 
 
 def _modern(opened: Opened, row: Recording, objects: Sequence[SegmentRef]) -> Opened:
@@ -535,6 +597,18 @@ def _by_tenant(name: str, issued: IssuedBatch, detail: Mapping[str, str]) -> lis
         )
         for tenant, count in sorted(counts.items())
     ]
+
+
+def _final_form(first: AnyCertificate, identifier: str) -> _Final | None:
+    """Return what the final certificates share whose provisional ones have the form of `first`.
+
+    None unless the form gives the document of one of them.
+    """
+    if not isinstance(first, DeletionCertificate) or not content.can_be_final(first):
+        return None
+    sample = content.final(first, (), certificate_id=identifier, nonce=first.nonce, at=content.earliest_final(first))
+    form = Form.of(sample, inherits=True)
+    return _Final(first, form) if form.gives(canonical_json(sample), values_of(sample), values_of(first)) else None
 
 
 def _final_draft(

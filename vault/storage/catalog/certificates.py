@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import AsyncIterator, Collection, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any, TypeAlias
 
@@ -205,12 +206,16 @@ class CertificateStore:
 
     async def _in_batches(self, names: Iterable[str]) -> list[StoredCertificate]:
         """Return those of these certificates that are in batches with entries."""
-        wanted = {*names}
+        among: set[bytes] = set()
+        for name in names:
+            if name.startswith("cert_"):
+                with suppress(Invalid):  # what is no id names none
+                    among.add(id_bytes(name))
         found: list[StoredCertificate] = []
-        for stamp in sorted({name[:_STAMP] for name in wanted if name.startswith("cert_")}):
+        for stamp in sorted({f"cert_{each.hex()}"[:_STAMP] for each in among}):
             low = "bat_" + stamp[5:]
             for row in await self._database.fetch(_AT, {"low": low, "high": low + "~"}):
-                found += [each for each in rows.to_entries(row).certificates() if each.id in wanted]
+                found += rows.to_entries(row).certificates(among=among)
         return found
 
     async def _older_page(
