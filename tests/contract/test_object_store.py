@@ -514,6 +514,56 @@ async def test_deleting_an_object_hidden_by_a_marker_removes_what_is_below_it(bu
 
 
 @SEAWEED
+async def test_below_many_places_versions_markers_hidden_objects_and_multiparts_go_and_nothing_beside_them(
+    buckets, s3_stores, raw, place
+):
+    settings, store = buckets["versioned"], s3_stores["versioned"]
+    places = [f"{place}/rec_{number}" for number in range(3)]
+    for name in (f"{each}/{leaf}" for each in (*places, f"{place}/rec_4") for leaf in "abc"):
+        await put(store, name, b"1")
+        await put(store, name, b"2")
+        if name.endswith("c"):
+            await raw.delete_object(Bucket=settings.bucket, Key=name)
+    uploads = {
+        each: await raw.create_multipart_upload(Bucket=settings.bucket, Key=f"{each}/a")
+        for each in (places[0], f"{place}/rec_4")
+    }
+    outcomes = await store.delete_below({f"{each}/": [f"{each}/a"] for each in places})
+    told = [[(each.name[-1], each.versions_deleted, each.absent) for each in found] for found in outcomes.values()]
+    assert told == [[("a", first, True), ("b", 2, True), ("c", 3, True)] for first in (3, 2, 2)]
+    page = await raw.list_object_versions(Bucket=settings.bucket, Prefix=place)
+    assert {item["Key"] for item in page["Versions"]} == {f"{place}/rec_4/{leaf}" for leaf in "abc"}
+    left = await raw.list_multipart_uploads(Bucket=settings.bucket, Prefix=place)
+    assert [item["Key"] for item in left["Uploads"]] == [f"{place}/rec_4/a"]
+    where = {"Bucket": settings.bucket, "Key": f"{place}/rec_4/a"}
+    await raw.abort_multipart_upload(**where, UploadId=uploads[f"{place}/rec_4"]["UploadId"])
+
+
+@SEAWEED
+async def test_below_a_place_a_locked_object_stays_alone_until_its_lock_ends_or_is_bypassed(buckets, s3_stores, place):
+    store = s3_stores["locked"]
+    past = datetime(2020, 1, 1, tzinfo=UTC)
+    for leaf, changes in (
+        ("free", {"retain_until": past}),
+        ("held", {"retain_until": past, "held": True}),
+        ("long", {}),
+    ):
+        await put(store, f"{place}/{leaf}", b"x", **changes)
+
+    async def kept(opened):
+        return [
+            each.name[-4:] for each in (await opened.delete_below({f"{place}/": []}))[f"{place}/"] if not each.absent
+        ]
+
+    assert await kept(store) == ["held", "long"]
+    await store.set_held(f"{place}/held", held=False)
+    assert await kept(store) == ["long"]
+    bypassing = await S3ObjectStore.open(dataclasses.replace(buckets["locked"], bypass_governance=True))
+    assert await kept(bypassing) == []
+    await bypassing.close()
+
+
+@SEAWEED
 async def test_a_locked_object_is_not_deleted_before_its_retain_until_and_still_reads(buckets, s3_stores, raw, place):
     settings, store = buckets["locked"], s3_stores["locked"]
     until = datetime.now(UTC) + timedelta(seconds=1)

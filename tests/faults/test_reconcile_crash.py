@@ -120,4 +120,4 @@ async def test_a_crash_at_any_write_of_a_reconciliation_is_answered_by_running_i
         for step in steps(len(writes), of=f"reconciliation {landed}"):
             await run(step)
     assert {"catalog.rebuild_recording", "catalog.shred_uncertified", "catalog.finish_recording"} <= set(writes)
-    assert {"catalog.add_tenant", "catalog.add_hold", "objects.delete", "catalog.append_audit"} <= set(writes)
+    assert {"catalog.add_tenant", "catalog.add_hold", "objects.delete_below", "catalog.append_audit"} <= set(writes)

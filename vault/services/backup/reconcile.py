@@ -14,14 +14,13 @@ from __future__ import annotations
 
 import dataclasses
 import logging
-from collections import defaultdict
-from collections.abc import Iterable, Sequence
-from contextlib import suppress
+from collections import Counter, defaultdict
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Protocol
 
-from vault.errors import NotFound, Unavailable
+from vault.errors import NotFound, VaultError
 from vault.format.names import recording_prefix
 from vault.ids import HoldId, NodeId, RecordingId, TenantId, id_bytes, id_time
 from vault.model import (
@@ -48,6 +47,7 @@ from vault.ports.shreds import Shred, ShredRows
 from vault.retention.decide import IN_FORCE
 from vault.services.audit import event
 from vault.services.backup.rebuild import Rebuilder, RebuildRows, Rebuilt
+from vault.services.certificates.issuing import delete_below
 from vault.services.holds.holds import pins_of
 from vault.services.recordings.dossiers import Coordinates
 from vault.services.surroundings import Surroundings
@@ -353,29 +353,28 @@ class Reconciler:
             # For recordings without a row the audit entry is the only record, so it is written before the deletion.
             detail = {"recordings": list(found.dead)}
             await self._catalog.append_audit([event("restore.unknown_shredded", None, detail=detail)])
-        deleted, locked = await self._delete_all(found.dead_names)
+        dead: defaultdict[str, list[str]] = defaultdict(list)
+        for name in found.dead_names:
+            dead[name[: name.rfind("/") + 1]].append(name)
+        counted = Counter[bool]()
+        for start in range(0, len(dead), _PAGE):
+            counted += await self._delete_below(dict([*dead.items()][start : start + _PAGE]))
         after: RecordingId | None = None
         while page := await self._catalog.uncertified(after=after, limit=_PAGE):
-            for row in page:
-                prefix = recording_prefix(row.tenant, row.audio.cohort.period, row.id)
-                names = [info.name async for info in self._store.list(prefix)]
-                gone, kept = await self._delete_all(names)
-                deleted, locked = deleted + gone, locked + kept
+            places = [recording_prefix(row.tenant, row.audio.cohort.period, row.id) for row in page]
+            counted += await self._delete_below(dict.fromkeys(places, ()))
             after = page[-1].id
-        return deleted, locked
+        return counted[True], counted[False]
 
-    async def _delete_all(self, names: Iterable[str]) -> tuple[int, int]:
-        gone = kept = 0
-        for name in names:
-            deletion = await self._store.delete(name)
-            if not deletion.absent:
-                # The label of a hold that has ended must not outlive the key.
-                with suppress(NotFound, Unavailable):
-                    await self._store.set_held(name, held=False)
-                deletion = await self._store.delete(name)
-            gone, kept = gone + deletion.absent, kept + (not deletion.absent)
-            self._progress.advance(1)
-        return gone, kept
+    async def _delete_below(self, places: Mapping[str, Collection[str]]) -> Counter[bool]:
+        """Return how many names are absent, and how many are not; a VaultError for a place stops it."""
+        counted = Counter[bool]()
+        for outcome in (await delete_below(self._store, places)).values():
+            if isinstance(outcome, VaultError):
+                raise outcome
+            counted.update(each.absent for each in outcome)
+        self._progress.advance(counted.total())
+        return counted
 
 
 def _hold_id(tag: bytes) -> HoldId:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import Counter, deque
-from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import aclosing, suppress
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -386,7 +386,7 @@ class Certifier:
         places = {row.id: recording_prefix(row.tenant, row.audio.cohort.period, row.id) for row in page}
         # Before the look: what was absent while a lease ran can have been written since.
         since = self._clock.monotonic()
-        outcomes = await self._delete_below({places[row.id]: names[row.id] for row in page})
+        outcomes = await delete_below(self._store, {places[row.id]: names[row.id] for row in page})
         return _Looked(page, places, outcomes, since, self._clock.now())
 
     async def _conclude_page(self, looked: _Looked, progress: _Progress) -> list[VaultError]:
@@ -448,32 +448,6 @@ class Certifier:
             (identifier,) = new_ids("cert", 1, at=self._clock.now(), entropy=self._entropy)
             progress.finals[place.form] = _final_form(first, identifier)
         return progress.finals[place.form]
-
-    async def _delete_below(self, places: Mapping[str, Sequence[str]]) -> Mapping[str, Sequence[Deletion] | VaultError]:
-        """Delete the objects below each place; where the label of an ended hold keeps one, remove it and try again."""
-        outcomes = dict(await self._store.delete_below(places))
-        slots = asyncio.Semaphore(_UNLABEL_CONCURRENCY)
-
-        async def unlabel(place: str, deletions: Sequence[Deletion]) -> None:
-            async with slots:
-                try:
-                    for deletion in deletions:
-                        with suppress(NotFound):
-                            await self._store.set_held(deletion.name, held=False)
-                    again[place] = places[place]
-                except VaultError as error:
-                    outcomes[place] = error
-
-        again: dict[str, Sequence[str]] = {}
-        kept = {
-            place: left
-            for place, outcome in outcomes.items()
-            if not isinstance(outcome, VaultError) and (left := [each for each in outcome if not each.absent])
-        }
-        if kept:
-            await asyncio.gather(*(unlabel(place, left) for place, left in kept.items()))
-            outcomes |= await self._store.delete_below(again)
-        return outcomes
 
     def _conclude(self, opened: Opened, deletions: Sequence[Deletion], progress: _Progress) -> None:
         """Have the final certificate made, unless a key copy is not known to be gone or a lease may still run."""
@@ -554,6 +528,36 @@ class Certifier:
             "c": [bytes.fromhex(each[5:]) for each in new_ids("cert", count, at=now, entropy=self._entropy)],
             "n": [nonces[at : at + _NONCE_BYTES] for at in range(0, len(nonces), _NONCE_BYTES)],
         }
+
+
+async def delete_below(
+    store: ObjectStore, places: Mapping[str, Collection[str]]
+) -> Mapping[str, Sequence[Deletion] | VaultError]:
+    """Delete below each place, as the store does; what the label of an ended hold keeps loses it and is tried again.
+
+    A label that cannot be removed keeps its object: the outcome says that it is not absent.
+    """
+    outcomes = dict(await store.delete_below(places))
+    slots = asyncio.Semaphore(_UNLABEL_CONCURRENCY)
+
+    async def unlabel(place: str, deletions: Sequence[Deletion]) -> None:
+        async with slots:
+            with suppress(Unavailable):
+                for deletion in deletions:
+                    with suppress(NotFound):
+                        await store.set_held(deletion.name, held=False)
+                again[place] = places[place]
+
+    again: dict[str, Collection[str]] = {}
+    kept = {
+        place: left
+        for place, outcome in outcomes.items()
+        if not isinstance(outcome, VaultError) and (left := [each for each in outcome if not each.absent])
+    }
+    if kept:
+        await asyncio.gather(*(unlabel(place, left) for place, left in kept.items()))
+        outcomes |= await store.delete_below(again)
+    return outcomes
 
 
 def _modern(opened: Opened, row: Recording, objects: Sequence[SegmentRef]) -> Opened:

@@ -6,10 +6,15 @@ An object is absent only if a store that knows the bucket answers that it has no
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+import re
+from bisect import bisect_right
+from collections import defaultdict
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from typing import Any, Final, Literal
+from itertools import chain, pairwise
+from os.path import commonprefix
+from typing import Any, Final, Literal, NamedTuple, TypeAlias
 
 import aioboto3
 from aiobotocore.config import AioConfig
@@ -165,12 +170,49 @@ Call = Callable[..., Awaitable[Any]]
 """Makes one request about the bucket: `await call("head_object", Key=...)`; raises the vault's errors."""
 
 
+_KEYS_A_REQUEST: Final = 1000
+"""The most that DeleteObjects takes."""
+_NOT_AT_ONCE: Final = UNSUPPORTED | {"MissingContentMD5", "InvalidDigest", "InvalidRequest", "MalformedXML"}
+"""Answers of stores that do not take DeleteObjects, or not as it is sent here: keys are then deleted one by one."""
+_SORTS_ALIKE: Final = re.compile("[0-9A-Za-z_=@:;~]+")
+"""Characters above "/": with these alone, a store that goes through directories lists in the order of whole names."""
+
+
+class _Listing(NamedTuple):
+    """A request that lists keys: its members, what tells one entry of a key from another, and how it goes on."""
+
+    operation: str
+    members: tuple[str, ...]
+    entry: str
+    markers: Mapping[str, str]
+
+
+_VERSIONS: Final = _Listing(
+    "list_object_versions",
+    ("Versions", "DeleteMarkers"),
+    "VersionId",
+    {"KeyMarker": "NextKeyMarker", "VersionIdMarker": "NextVersionIdMarker"},
+)
+_UPLOADS: Final = _Listing(
+    "list_multipart_uploads",
+    ("Uploads",),
+    "UploadId",
+    {"KeyMarker": "NextKeyMarker", "UploadIdMarker": "NextUploadIdMarker"},
+)
+_CURRENT: Final = _Listing("list_objects_v2", ("Contents",), "", {"ContinuationToken": "NextContinuationToken"})
+_NULL: Final = "null"
+"""The version of a key that was put without versions."""
+
+_Entry: TypeAlias = tuple[str, str]
+"""A key, and the id of a version or an upload of it."""
+
+
 @dataclass(slots=True, kw_only=True)
 class _Found:
     """What the store still has under one exact key."""
 
-    versions: Sequence[str] = ()
-    uploads: Sequence[str] = ()
+    versions: list[str] = field(default_factory=list)
+    uploads: list[str] = field(default_factory=list)
     current: bool = False
 
     def __bool__(self) -> bool:
@@ -179,77 +221,70 @@ class _Found:
 
 @dataclass(slots=True, kw_only=True)
 class _Tally:
+    """What became of the deletions of one key; `failed` is the code of one of which nothing is known."""
+
     deleted: int = 0
     refused: list[str] = field(default_factory=list)
+    failed: str = ""
 
 
 async def delete_every_version(call: Call, name: str, *, bypass_governance: bool) -> Deletion:
     """Delete everything under exactly `name`, then check; outages are raised, refusals give `absent=False`."""
     tally = _Tally()
-    bypass = {"BypassGovernanceRetention": True} if bypass_governance else {}
+    bypass = _bypass(bypass_governance=bypass_governance)
     found = await _look(call, name)
     for version in found.versions:
         await _delete(call, tally, Key=name, VersionId=version, **bypass)
     for upload in found.uploads:
         await _abort(call, tally, name, upload)
     left = await _look(call, name) if found else found
-    if left.current and all(version == "null" for version in left.versions):
+    if left.current and all(version == _NULL for version in left.versions):
         # There are no versions, or none that the store lists: only now does a plain DELETE delete instead of adding a
         # marker.
         await _delete(call, tally, Key=name)
         left = await _look(call, name)
-    return Deletion(
-        name=name,
-        versions_deleted=tally.deleted,
-        absent=not left,
-        detail=_detail(tally, left) if left else "",
-    )
+    return _deletion(name, tally, left)
 
 
-async def leftover_uploads(call: Call, prefix: str) -> Sequence[tuple[str, str]]:
+async def leftover_uploads(call: Call, prefix: str) -> Sequence[_Entry]:
     """Return (key, upload id) of the unfinished multipart uploads under `prefix`; none where there is no multipart."""
-    found: list[tuple[str, str]] = []
-    markers: dict[str, str] = {}
-    while True:
-        try:
-            page = await call("list_multipart_uploads", Prefix=prefix, **markers)
-        except Unavailable as error:
-            if code_of(error) in UNSUPPORTED:
-                return found
-            raise
-        found += [(item["Key"], item["UploadId"]) for item in page.get("Uploads", ())]
-        if not page.get("IsTruncated"):
-            return found
-        markers = _advanced(markers, KeyMarker=page["NextKeyMarker"], UploadIdMarker=page["NextUploadIdMarker"])
+    return [entry async for page in _pages(call, _UPLOADS, prefix) for entry in page.entries]
 
 
 async def _look(call: Call, name: str) -> _Found:
     uploads = [upload for key, upload in await leftover_uploads(call, name) if key == name]
-    return _Found(versions=await _versions(call, name), uploads=uploads, current=await _is_current(call, name))
+    versions = [version async for page in _pages(call, _VERSIONS, name) for key, version in page.entries if key == name]
+    return _Found(versions=versions, uploads=uploads, current=await _is_current(call, name))
 
 
-async def _versions(call: Call, name: str) -> Sequence[str]:
-    found: list[str] = []
+class _Page(NamedTuple):
+    """A page of a listing; `ordered` unless its keys descend somewhere, `more` unless it is the last."""
+
+    entries: Sequence[_Entry]
+    ordered: bool
+    more: bool
+
+
+async def _pages(call: Call, listing: _Listing, prefix: str) -> AsyncIterator[_Page]:
+    """Yield the pages of a listing; none if the store has no such listing."""
     markers: dict[str, str] = {}
     while True:
         try:
-            page = await call("list_object_versions", Prefix=name, **markers)
+            answer = await call(listing.operation, Prefix=prefix, **markers)
         except Unavailable as error:
-            if code_of(error) in UNSUPPORTED:
-                return found
+            if code_of(error) in UNSUPPORTED and listing is not _CURRENT:
+                return
             raise
-        found += [item.get("VersionId") or "null" for item in _entries(page) if item["Key"] == name]
-        if not page.get("IsTruncated"):
-            return found
-        after = {"KeyMarker": page["NextKeyMarker"]}
-        if page.get("NextVersionIdMarker"):
-            after["VersionIdMarker"] = page["NextVersionIdMarker"]
-        markers = _advanced(markers, **after)
-
-
-def _entries(page: Any) -> Iterator[Any]:
-    yield from page.get("Versions", ())
-    yield from page.get("DeleteMarkers", ())
+        members = [
+            [(item["Key"], item.get(listing.entry) or _NULL) for item in answer.get(member, ())]
+            for member in listing.members
+        ]
+        ordered = all(before[0] <= after[0] for each in members for before, after in pairwise(each))
+        more = bool(answer.get("IsTruncated"))
+        yield _Page([*chain.from_iterable(members)], ordered, more)
+        if not more:
+            return
+        markers = _advanced(markers, **{name: answer[at] for name, at in listing.markers.items() if answer.get(at)})
 
 
 def _advanced(before: dict[str, str], **after: str) -> dict[str, str]:
@@ -290,8 +325,150 @@ async def _abort(call: Call, tally: _Tally, name: str, upload: str) -> None:
         tally.deleted += 1
 
 
+def _bypass(*, bypass_governance: bool) -> dict[str, bool]:
+    return {"BypassGovernanceRetention": True} if bypass_governance else {}
+
+
+def _deletion(name: str, tally: _Tally, left: _Found) -> Deletion:
+    return Deletion(
+        name=name, versions_deleted=tally.deleted, absent=not left, detail=_detail(tally, left) if left else ""
+    )
+
+
 def _detail(tally: _Tally, left: _Found) -> str:
     text = f"{len(left.versions)} versions and {len(left.uploads)} uploads are left"
     if tally.refused:
         text += f"; the store refused {len(tally.refused)} deletions ({', '.join(sorted(set(tally.refused)))})"
     return text
+
+
+# -- the complete deletion of all that lies below places ----------------------------------------------------------
+
+
+def listed_together(places: Mapping[str, Collection[str]]) -> Iterator[dict[str, Collection[str]]]:
+    """Yield the places in groups of about a request's keys; those of one group lie beside each other."""
+    beside: defaultdict[str, list[str]] = defaultdict(list)
+    for place in sorted(places):
+        above, _, last = place[:-1].rpartition("/")
+        beside[above if _SORTS_ALIKE.fullmatch(last) else place].append(place)
+    for each in beside.values():
+        group: dict[str, Collection[str]] = {}
+        size = 0
+        for place in each:
+            count = max(len(places[place]), 1)
+            if group and size + count > _KEYS_A_REQUEST:
+                yield group
+                group, size = {}, 0
+            group[place] = places[place]
+            size += count
+        yield group
+
+
+async def delete_group(
+    call: Call, places: Mapping[str, Collection[str]], *, bypass_governance: bool
+) -> Mapping[str, Sequence[Deletion] | VaultError]:
+    """Delete everything below each of the places, which `listed_together` returned as one group, then check.
+
+    Outages are raised. A key whose deletion failed, and which is still there, makes its place's outcome an error.
+    """
+    ordered = sorted(places)
+    tallies: defaultdict[str, _Tally] = defaultdict(_Tally)
+    bypass = _bypass(bypass_governance=bypass_governance)
+    versions, uploads = await _below(call, _VERSIONS, ordered), await _below(call, _UPLOADS, ordered)
+    await _delete_at_once(call, tallies, [{"Key": key, "VersionId": version} for key, version in versions], bypass)
+    for name, upload in uploads:
+        await _abort(call, tallies[name], name, upload)
+    left = await _look_below(call, ordered, current_only=not versions and not uploads)
+    # As for one key: a plain DELETE, which otherwise adds a marker, only where no version has an id.
+    plain = [name for name, found in left.items() if found.current and all(each == _NULL for each in found.versions)]
+    if plain:
+        await _delete_at_once(call, tallies, [{"Key": name} for name in plain], {})
+        left = await _look_below(call, ordered)
+    names: dict[str, set[str]] = {place: {*known} for place, known in places.items()}
+    for name in {*left, *tallies}:
+        names[_place_of(name, ordered)].add(name)
+    return {
+        place: _failure(left, tallies, known)
+        or [_deletion(name, tallies[name], left.get(name, _Found())) for name in sorted(known)]
+        for place, known in names.items()
+    }
+
+
+def _failure(left: Mapping[str, _Found], tallies: Mapping[str, _Tally], names: Collection[str]) -> VaultError | None:
+    codes = {tallies[name].failed for name in names if name in left and name in tallies} - {""}
+    if not codes:
+        return None
+    code = min(codes)
+    return Unavailable(f"the object store answered delete_objects with {code} for a key", s3_code=code)
+
+
+async def _look_below(call: Call, places: Sequence[str], *, current_only: bool = False) -> dict[str, _Found]:
+    """Return what the store has under each key below the places; no key without anything."""
+    found: defaultdict[str, _Found] = defaultdict(_Found)
+    if not current_only:
+        for name, version in await _below(call, _VERSIONS, places):
+            found[name].versions.append(version)
+        for name, upload in await _below(call, _UPLOADS, places):
+            found[name].uploads.append(upload)
+    for name, _ in await _below(call, _CURRENT, places):
+        found[name].current = True
+    return dict(found)
+
+
+async def _below(call: Call, listing: _Listing, places: Sequence[str]) -> Sequence[_Entry]:
+    """Return what a listing has below the places, which are in order, each once.
+
+    The pages of their common prefix have them all. Where that has so much else that a page passes no place, the
+    places are listed in two halves, at last each for itself: never many pages for one.
+    """
+    found: set[_Entry] = set()
+    passed, last, ordered = 0, "", True
+    async for page in _pages(call, listing, commonprefix(places)):  # noqa: RUF071 - a prefix of names
+        found.update(entry for entry in page.entries if _place_of(entry[0], places))
+        keys = [key for key, _ in page.entries]
+        ordered = ordered and page.ordered and min(keys, default=last) >= last
+        # Out of order, or for one place: nothing is known of the rest before the last page.
+        if not page.more or not ordered or len(places) == 1:
+            continue
+        last = max(keys, default=last)
+        before, passed = passed, bisect_right(places, last)
+        if passed and last.startswith(places[passed - 1]):
+            passed -= 1
+        if passed == len(places):
+            break
+        if passed == before:
+            middle = passed + (len(places) - passed + 1) // 2
+            for half in (places[passed:middle], places[middle:]):
+                found.update(await _below(call, listing, half) if half else ())
+            break
+    return sorted(found)
+
+
+def _place_of(name: str, places: Sequence[str]) -> str:
+    """Return the place that a name lies in, or ""."""
+    at = bisect_right(places, name)
+    return places[at - 1] if at and name.startswith(places[at - 1]) else ""
+
+
+async def _delete_at_once(
+    call: Call, tallies: Mapping[str, _Tally], wanted: Sequence[dict[str, str]], bypass: dict[str, bool]
+) -> None:
+    """Delete keys or versions of them, many a request; what became of each is in the tally of its key."""
+    for start in range(0, len(wanted), _KEYS_A_REQUEST):
+        some = wanted[start : start + _KEYS_A_REQUEST]
+        try:
+            answer = await call("delete_objects", Delete={"Objects": some, "Quiet": False}, **bypass)
+        except (NotFound, Unavailable) as error:
+            if isinstance(error, Unavailable) and code_of(error) not in _NOT_AT_ONCE:
+                raise
+            for each in some:
+                await _delete(call, tallies[each["Key"]], **each, **bypass)
+            continue
+        for item in answer.get("Deleted", ()):
+            tallies[item["Key"]].deleted += 1
+        for item in answer.get("Errors", ()):
+            code = str(item.get("Code", "unknown"))
+            if code in LOCKED:
+                tallies[item["Key"]].refused.append(code)
+            elif code not in _ABSENT:
+                tallies[item["Key"]].failed = code

@@ -33,7 +33,9 @@ from vault.storage.s3.client import (
     answered,
     code_of,
     delete_every_version,
+    delete_group,
     leftover_uploads,
+    listed_together,
     new_client,
 )
 from vault.threads import in_thread
@@ -42,7 +44,7 @@ _CONTENT_RANGE: Final = re.compile(r"bytes (\d+)-(\d+)/(\d+)")
 _NO_LOCK: Final = UNSUPPORTED | {"ObjectLockConfigurationNotFoundError", "NoSuchObjectLockConfiguration"}
 _TAGGED: Final = ("retain-until", "retention-class", "held")
 _DELETING: Final = 24
-"""Places deleted at a time: a client has 32 connections, and calls under way need some of them."""
+"""Requests of deletions at a time: a client has 32 connections, and calls under way need some of them."""
 # aiohttp sends larger `bytes` in one piece and warns of it; a file object is sent in slices.
 _WHOLE_BODY_BYTES: Final = 1 << 20
 
@@ -68,6 +70,7 @@ class S3ObjectStore:
         self._stack = stack
         self._now = now
         self._lock_enabled: bool | None = None
+        self._deleting = asyncio.Semaphore(_DELETING)
 
     @classmethod
     async def open(cls, settings: S3Settings, *, now: Callable[[], datetime] = _utc_now) -> S3ObjectStore:
@@ -188,19 +191,20 @@ class S3ObjectStore:
     async def delete_below(
         self, places: Mapping[str, Collection[str]]
     ) -> Mapping[str, Sequence[Deletion] | VaultError]:
-        """Delete what is known and what is listed below each prefix; see ObjectStore.delete_below."""
-        slots = asyncio.Semaphore(_DELETING)
+        """Delete a thousand versions a request, which listings of many places name; see ObjectStore.delete_below."""
 
-        async def one(place: str, known: Collection[str]) -> Sequence[Deletion] | VaultError:
-            async with slots:
+        async def one(group: Mapping[str, Collection[str]]) -> Mapping[str, Sequence[Deletion] | VaultError]:
+            async with self._deleting:
                 try:
-                    names = {*known} | {info.name async for info in self.list(place)}
-                    return [await self.delete(name) for name in sorted(names)]
+                    found = await delete_group(self._call, group, bypass_governance=self._settings.bypass_governance)
+                    await self._require_bucket()
                 except VaultError as error:
-                    return error
+                    return dict.fromkeys(group, error)
+                return found
 
-        outcomes = await asyncio.gather(*(one(*each) for each in check_places(places).items()))
-        return dict(zip(places, outcomes, strict=True))
+        found = await asyncio.gather(*map(one, listed_together(check_places(places))))
+        outcomes = {place: outcome for group in found for place, outcome in group.items()}
+        return {place: outcomes[place] for place in places}
 
     async def still_there(self) -> None:
         """Do nothing: each request fails by itself if the bucket is gone."""
