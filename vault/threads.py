@@ -37,3 +37,22 @@ async def run_in(executor: Executor | None, call: Callable[_P, _T], *args: _P.ar
             work.exception()
         raise cancelled
     return work.result()
+
+
+async def acquire(release: Callable[[_T], object], call: Callable[_P, _T], *args: _P.args, **kwargs: _P.kwargs) -> _T:
+    """Return what `call` acquires in a thread, such as a lock or an open file.
+
+    A cancelled caller would not get it and could never release it, so it is released here.
+    """
+    acquired: list[_T] = []
+
+    def run() -> _T:
+        acquired.append(call(*args, **kwargs))
+        return acquired[0]
+
+    try:
+        return await in_thread(run)
+    except asyncio.CancelledError:
+        for each in acquired:
+            await in_thread(release, each)
+        raise

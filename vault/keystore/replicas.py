@@ -25,7 +25,7 @@ from vault.errors import ConfigError, FormatError, IntegrityError, Tampered, Una
 from vault.format.keyring import HEAD, INDEX, MARKER, PAGES, decode_head, decode_marker
 from vault.model import Finding
 from vault.ports.keys import KeyringStore
-from vault.threads import in_thread
+from vault.threads import acquire, in_thread
 
 # -- files of one directory ---------------------------------------------------------------------------------------
 
@@ -78,6 +78,11 @@ class Files:
         with _answering(path, absence=True):
             handle = lock_file(path)
         return None if handle is None else lambda: os.close(handle)
+
+
+def _release(unlock: Callable[[], None] | None) -> None:
+    if unlock is not None:
+        unlock()
 
 
 def _answering(path: Path, *, absence: bool = False) -> contextlib.AbstractContextManager[None]:
@@ -174,7 +179,7 @@ class DirectoryReplica:
             if attempt:
                 await asyncio.sleep(_STEP_SECONDS)
             try:
-                unlock = await in_thread(self._files.lock, self.path / LOCK)
+                unlock = await acquire(_release, self._files.lock, self.path / LOCK)
             except FileNotFoundError as error:
                 raise Unavailable(f"the keyring replica {self.name} is not mounted or lost") from error
             if unlock is not None:

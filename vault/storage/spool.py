@@ -23,7 +23,7 @@ from vault.errors import DiskFull, NotFound, Truncated, Unavailable, size_text
 from vault.ids import RecordingId
 from vault.ports.journal import Room
 from vault.ports.time import Entropy
-from vault.threads import in_thread
+from vault.threads import acquire, in_thread
 
 _RECORDING: Final = re.compile(r"rec_[0-9a-f]{32}")
 _KEPT: Final = re.compile(r"(\d{5})(?:-([1-9]\d{0,5}))?", re.ASCII)
@@ -149,7 +149,7 @@ class FileSpool:
     async def begin(self, recording: RecordingId, number: int, *, tenant: str) -> FileSpoolFile:
         """Return a new file for a part."""
         path = self._place(recording) / f"{number:05}.{self._entropy(_SUFFIX_BYTES).hex()}"
-        return FileSpoolFile(self, await in_thread(self._open, path, _NEW), tenant=tenant, path=path)
+        return FileSpoolFile(self, await acquire(os.close, self._open, path, _NEW), tenant=tenant, path=path)
 
     @staticmethod
     def _open(path: Path, flags: int) -> int:
@@ -158,7 +158,7 @@ class FileSpool:
 
     async def scratch(self, *, tenant: str) -> FileSpoolFile:
         """Return a new file without a name, which ends with its descriptor."""
-        return FileSpoolFile(self, await in_thread(self._scratch), tenant=tenant)
+        return FileSpoolFile(self, await acquire(os.close, self._scratch), tenant=tenant)
 
     def _scratch(self) -> int:
         with _answering():
@@ -170,7 +170,7 @@ class FileSpool:
     async def open(self, recording: RecordingId, number: int, version: int = 0) -> FileSpoolFile:
         """Return a kept version of a part."""
         path = self._place(recording) / _kept_name(f"{number:05}", version)
-        fd = await in_thread(self._open_kept, path)
+        fd = await acquire(os.close, self._open_kept, path)
         return FileSpoolFile(self, fd, tenant="", size=os.fstat(fd).st_size)
 
     @staticmethod
