@@ -3,6 +3,7 @@
 import asyncio
 import os
 import threading
+from pathlib import Path
 
 import pytest
 from prometheus_client import CollectorRegistry
@@ -63,6 +64,6 @@ async def test_a_cancelled_upload_leaves_no_open_file(tmp_path, monkeypatch):
     monkeypatch.setattr(FileSpool, "_scratch", slow)
     room = Shares(1 << 20, SPOOL, clock=ManualClock(), metrics=Metrics(CollectorRegistry()))
     spool = FileSpool(tmp_path / "parts", room=room, disk_reserve_bytes=0, entropy=os.urandom)
-    before = len(os.listdir("/proc/self/fd"))
+    before = len([*Path("/proc/self/fd").iterdir()])
     await cancelled_while(spool.scratch(tenant="northfield"), asked, go)
-    assert len(os.listdir("/proc/self/fd")) == before
+    assert len([*Path("/proc/self/fd").iterdir()]) == before
