@@ -13,7 +13,7 @@ import enum
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import fields, is_dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from functools import cache, lru_cache
 from json.encoder import encode_basestring
 from operator import attrgetter
@@ -26,6 +26,8 @@ from vault.model import Coordinate
 
 _MAX_INT: Final = (1 << 53) - 1
 _STAMP: Final = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}\.[0-9]{6}Z", re.ASCII)
+
+_EPOCH: Final = datetime(1970, 1, 1)  # noqa: DTZ001  # one without a zone is written faster
 
 _T = TypeVar("_T")
 _Write = Callable[[Any], str]
@@ -41,6 +43,11 @@ def stamp(instant: datetime) -> str:
             raise Invalid("a time without a zone cannot be certified")
         instant = instant.astimezone(UTC)
     return instant.isoformat(timespec="microseconds")[:-6] + "Z"
+
+
+def stamp_at(microseconds: int) -> str:
+    """Return the same for an instant in microseconds since 1970; several times as fast, and without a cache."""
+    return f"{(_EPOCH + timedelta(0, 0, microseconds)).isoformat('T', 'microseconds')}Z"
 
 
 def canonical_json(value: Any) -> bytes:

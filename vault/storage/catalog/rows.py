@@ -15,6 +15,7 @@ import sqlalchemy as sa
 
 from vault.certificates.attested import POLICY_VERSION, Policy
 from vault.certificates.batch import pack_entries, unpack_entries
+from vault.certificates.canonical import stamp_at
 from vault.certificates.template import Lot
 from vault.errors import FormatError, Invalid
 from vault.format.names import SegmentName, object_below, parse_name, recording_prefix
@@ -362,7 +363,6 @@ EXPORTED: Final = (
     *("request_id", "target", "detail", "previous_sha256", "sha256"),
 )
 """The columns of `to_audit_lines`, in the order of the exported members."""
-_EPOCH_IN_UTC: Final = datetime(1970, 1, 1)  # noqa: DTZ001  # one without a zone is written faster
 
 
 class _Actors(dict[tuple[str | None, ...], str]):
@@ -382,7 +382,7 @@ def to_audit_lines(found: Iterable[Sequence[Any]]) -> list[AuditLine]:
     return [
         AuditLine(
             seq,
-            f'{{"seq":{seq},"at":"{(_EPOCH_IN_UTC + timedelta(0, 0, at)).isoformat("T", "microseconds")}Z",'
+            f'{{"seq":{seq},"at":"{stamp_at(at)}",'
             f'{common[event, actor, role, tenant, outcome, purpose]},"request_id":{_json_text(request)},'
             f'"target":{_json_text(target)},"detail":{detail},'
             f'"previous_sha256":"{previous.hex()}","sha256":"{digest.hex()}"}}',
