@@ -15,6 +15,7 @@ from vault.ports.objects import Deletion
 from vault.services.holds import holds
 from vault.wiring import open as wiring
 from vault.wiring import open_vault
+from vault.wiring.doctor import label_findings
 
 __all__ = ["app"]
 
@@ -111,11 +112,14 @@ async def test_an_object_that_takes_no_label_keeps_none_from_the_others_and_is_t
     shown = [await labels(app, each) for each in recordings]
     assert [all(each) for each in shown] == [True, False, True, True]
     assert await failed() == ["0.0", "1.0"]
+    [told] = await label_findings(app.vault.catalog)
+    assert (told.level, told.message[:46]) == ("warning", "the objects of 1 held recordings took no label")
     broken = False
     async with asyncio.timeout(10):
         while await failed() != ["0.0", "0.0"]:
             await asyncio.sleep(0.01)
     assert all(await labels(app, recordings[1]))
+    assert await label_findings(app.vault.catalog) == []
 
 
 async def test_objects_that_take_no_label_keep_none_from_later_holds_or_later_pages(app, monkeypatch):

@@ -171,6 +171,7 @@ async def _look(config: Config, catalog: Catalog, keyring: Keyring, *, now: date
         *await token_findings(catalog, now=now),
         *await recorder_findings(catalog, now=now),
         *await count_findings(catalog),
+        *await label_findings(catalog),
     ]
 
 
@@ -182,6 +183,21 @@ async def count_findings(catalog: Catalog) -> Sequence[Finding]:
     message = f"the counts of recordings of {len({tenant for tenant, _, _ in wrong})} tenants are not those of the rows"
     hint = "metrics and offboarding show wrong numbers, nothing else does: callvault catalog recount"
     return [Finding(level="error", subject="catalog", message=message, hint=hint)]
+
+
+async def label_findings(catalog: Catalog) -> Sequence[Finding]:
+    """Warn of holds that their objects do not show yet, and of recordings whose objects took no label."""
+    labels = await catalog.count_unlabelled()
+    findings = []
+    if labels.waiting:
+        message = f"{labels.waiting} holds do not show on all their objects yet; what they hold is kept all the same"
+        hint = "callvault serve sets the labels within minutes; if doctor says this for longer, its log says why"
+        findings.append(Finding(level="warning", subject="labels", message=message, hint=hint))
+    if labels.failed:
+        message = f"the objects of {labels.failed} held recordings took no label; they are kept all the same"
+        hint = "callvault serve tries again every minute, and its log says what the store answered"
+        findings.append(Finding(level="warning", subject="labels", message=message, hint=hint))
+    return findings
 
 
 async def alert_findings(catalog: Catalog, config: Config, *, now: datetime) -> Sequence[Finding]:
