@@ -23,6 +23,7 @@ from tests.helpers.crashing import (
 from tests.helpers.service_steps import Stage, audit_verifies
 from tests.helpers.soak import steps
 from tests.helpers.trail import audit_entries
+from vault.crypto.values import seal_note
 from vault.errors import Conflict, Unavailable
 from vault.format.notes import Document, Missing, Pause, dropped_bytes
 from vault.keystore.root import file
@@ -215,6 +216,31 @@ async def test_an_outage_of_the_catalog_ends_no_call_and_loses_no_note_of_it(sta
     assert [type(note) for note in notes] == [Missing, Pause]
     told = [entry.event.event for entry in await audit_entries(vault.catalog, limit=1000)]
     assert (told.count("recording.paused"), told.count("recording.resumed")) == (1, 1)
+    await process.abandon()
+
+
+async def test_a_note_that_waits_for_the_catalog_is_sealed_once_however_many_come_after_it(stage, monkeypatch):
+    process: Process = await start(stage.copy(), ManualClock())
+    vault = process.vault
+    session = vault.ingest.live_call(ACME, "live")
+    await vault.ingest.attach(session, offset=None)
+    put, sealed = vault.catalog._inner.put_notes, []
+
+    async def down(*_args, **_kwargs):
+        raise Unavailable("the database does not answer")
+
+    def counting(*args, **kwargs):
+        sealed.append(args[2])
+        return seal_note(*args, **kwargs)
+
+    monkeypatch.setattr("vault.services.ingest.call_notes.seal_note", counting)
+    vault.catalog._inner.put_notes = down
+    for missing in range(100, 140):
+        await vault.notes.gap(session, missing)
+    vault.catalog._inner.put_notes = put
+    await vault.notes.gap(session, 140)
+    assert len(await vault.catalog.notes(session.recording.id)) == 41
+    assert sealed == [*range(41)]
     await process.abandon()
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -375,12 +375,15 @@ class Notes:
         await self.write_late(session)
         notes = {**session.unwritten, **changed}
         recording = session.recording.id
-        rows = {
-            at: seal_note(session.key, recording, at, note, nonce=self._entropy(_NONCE_BYTES))
-            for at, note in notes.items()
-        }
+        rows = {at: session.sealed_once(at, note, self._seal(session, at)) for at, note in notes.items()}
         await self._catalog.put_notes(recording, rows, audit=[*session.untold, *audit])
         session.wrote(notes)
+
+    def _seal(self, session: IngestSession, at: int) -> Callable[[Note], bytes]:
+        def seal(note: Note) -> bytes:
+            return seal_note(session.key, session.recording.id, at, note, nonce=self._entropy(_NONCE_BYTES))
+
+        return seal
 
 
 async def take_up(catalog: NoteRows, session: IngestSession, *, clock: Clock, pause_max: timedelta) -> None:

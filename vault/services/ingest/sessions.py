@@ -202,6 +202,8 @@ class IngestSession:
     """Whether it has as many notes as it may have."""
     _unwritten: set[int] = field(default_factory=set, init=False)
     """Numbers of the notes that are not in the catalog yet."""
+    _sealed: dict[int, tuple[Note, bytes]] = field(default_factory=dict, init=False, repr=False)
+    """Notes that wait for the catalog, sealed, by number."""
 
     def __post_init__(self) -> None:
         self.keeping = Keeping(frame=frame_bytes(self.recording.media))
@@ -542,8 +544,16 @@ class IngestSession:
         """Note that these notes and the audit events that waited for them are in the catalog."""
         for at, note in written.items():
             self.keeping.notes[at] = note
+            self._sealed.pop(at, None)
         self._unwritten.difference_update(written)
         self.untold.clear()
+
+    def sealed_once(self, at: int, note: Note, seal: Callable[[Note], bytes]) -> bytes:
+        """Return the note sealed; while it waits for the catalog it is not sealed again with each note after it."""
+        kept = self._sealed.get(at)
+        if kept is None or kept[0] is not note:
+            kept = self._sealed[at] = (note, seal(note))
+        return kept[1]
 
     def learn(self, late: CallFacts | None) -> None:
         """Replace the late facts that are not in the row yet; None once the row has them."""
