@@ -229,7 +229,8 @@ def _done_lines(run: _Run) -> Iterator[dict[str, Any]]:
             "bytes": done.item.size,
             "sha256": done.sha256,
             "started": None if stated.started is None else rfc3339(stated.started),
-            "kept_until": rfc3339(life.retain_until),
+            # What was there keeps its date: a later import neither shortens nor lengthens it.
+            "kept_until": done.kept_until if done.outcome is Outcome.THERE else rfc3339(life.retain_until),
             "due_at_once": is_due(life, run.terms, now=run.began),
             "facts_left_out": dict(stated.unusable),
             "truncated_beside": done.beside,

@@ -151,13 +151,17 @@ class Outcome(enum.StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Done:
-    """A file that the vault has, or would get. `beside` is a truncated recording that an interrupted import left."""
+    """A file that the vault has, or would get. `beside` is a truncated recording that an interrupted import left.
+
+    `kept_until` is the vault's date for what it had before.
+    """
 
     item: Item
     outcome: Outcome
     recording: str | None
     sha256: str
     beside: str | None = None
+    kept_until: str | None = None
 
 
 class Place(enum.Enum):
@@ -173,10 +177,11 @@ class Place(enum.Enum):
 
 
 class _Found(NamedTuple):
-    """What is stored, and the recording's id."""
+    """What is stored, the recording's id and its end of retention."""
 
     place: Place
     recording: str
+    kept_until: str | None = None
 
 
 class Sender:
@@ -221,7 +226,8 @@ class Sender:
             elif found.place is Place.SAME and found.recording in taken:
                 sent = _left(item, Why.DUPLICATE, "the same audio under the same call key")
             elif found.place is Place.SAME:
-                sent = Done(item=item, outcome=Outcome.THERE, recording=found.recording, sha256=sha256)
+                known = Done(item=item, outcome=Outcome.THERE, recording=found.recording, sha256=sha256)
+                sent = replace(known, kept_until=found.kept_until)
             else:
                 sent = None
             if isinstance(sent, Done):
@@ -239,6 +245,7 @@ class Sender:
             async with self._client.request("HEAD", address) as answer:
                 state, recording = answer.headers["Recording-State"], answer.headers["Recording-Id"]
                 durable = int(answer.headers["Upload-Offset"])
+                kept_until = answer.headers.get("Recording-Kept-Until")
         except NotFound:
             return _Found(Place.FREE, "")
         place = _seen(state, durable, item.size)
@@ -249,7 +256,7 @@ class Sender:
         same = sha256 if durable == item.size else await hashed(item.path, durable)
         if receipt["sha256"] != same:
             return _Found(Place.OTHER, recording)
-        return _Found(Place.SAME if durable == item.size else Place.BEGINNING, recording)
+        return _Found(Place.SAME if durable == item.size else Place.BEGINNING, recording, kept_until)
 
     async def _sent(self, key: str, item: Item, sha256: str) -> Done | LeftOut | None:
         """Send the file under a call key; None if another recording has the key.
@@ -273,8 +280,11 @@ class Sender:
                 await asyncio.sleep(pause)
         if receipt["bytes"] != item.size or receipt["sha256"] not in {None, sha256}:
             return _left(item, Why.HASH_DIFFERS, f"it changed while it was sent: see {receipt['recording_id']}")
-        outcome = Outcome.IMPORTED if status == HTTPStatus.CREATED else Outcome.THERE
-        return Done(item=item, outcome=outcome, recording=receipt["recording_id"], sha256=sha256)
+        done = Done(item=item, outcome=Outcome.IMPORTED, recording=receipt["recording_id"], sha256=sha256)
+        if status == HTTPStatus.CREATED:
+            return done
+        found = await with_retries(partial(self._look, key, item, sha256))
+        return replace(done, outcome=Outcome.THERE, kept_until=found.kept_until)
 
     async def _put(self, key: str, item: Item, *, start: int = 0) -> tuple[int, dict[str, Any]]:
         """Send the file from byte `start` on; return the status and the receipt of the whole recording."""

@@ -229,6 +229,12 @@ async def test_nothing_of_old_calls_is_sent_before_a_person_knows_what_becomes_o
     kept = datetime.fromisoformat(shown["retain_until"]) - datetime.fromisoformat(due["kept_until"])
     assert abs(kept) < timedelta(seconds=20)
 
+    # Another import says when the vault lets it go, and not when it would had it come later.
+    app.clock.advance(hours=6)
+    code, document, _ = await command("import", tmp_path, "--yes", token=token)
+    said = {line["recording_id"]: line["kept_until"] for line in reported(document)}
+    assert said == {each["id"]: each["retain_until"] for each in (await recordings(app)).values()}
+
     # It goes on its day, and no later import of the archive brings it back.
     app.clock.advance(days=2)
     await app.sweep()

@@ -32,6 +32,7 @@ _OFFSET: Final = {
     "Upload-Offset": "Bytes that are durable.",
     "Recording-Id": "The recording's id.",
     "Recording-State": "open, sealed or truncated.",
+    "Recording-Kept-Until": "When its retention ends.",
 }
 _UPLOAD_HEADERS: Final = (
     "Upload-Offset",
@@ -143,6 +144,7 @@ def _progress(row: Recording, durable: int, state: str) -> dict[str, str]:
         "Upload-Offset": str(durable),
         "Recording-Id": row.id,
         "Recording-State": state,
+        "Recording-Kept-Until": moment(row.retain_until),
         "Cache-Control": "no-store",
     }
 
