@@ -12,9 +12,12 @@ from datetime import UTC, datetime
 from itertools import accumulate, product
 from typing import Final, TextIO
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics
 from prometheus_client.core import GaugeMetricFamily, HistogramMetricFamily, Metric
+from prometheus_client.exposition import generate_latest
 from prometheus_client.registry import Collector
+from prometheus_client.samples import Sample
+from prometheus_client.utils import floatToGoString
 
 from vault import __version__
 from vault.access.permissions import Why
@@ -139,6 +142,54 @@ class CatalogGauges(Collector):
             yield from self._registry.collect()
 
 
+class _One(Collector):
+    """One family and nothing else."""
+
+    def __init__(self, family: Metric) -> None:
+        self._family = family
+
+    def collect(self) -> Iterator[Metric]:
+        """Yield the family."""
+        yield self._family
+
+
+class Exposition:
+    """The text of a registry as the library writes it, several times faster.
+
+    A scrape keeps the event loop from its other work. The library writes names and labels anew each time, here only the
+    values are.
+    """
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self._registry = registry
+        self._heads: dict[str, str] = {}
+        self._series: dict[tuple[str, ...], str] = {}
+
+    def text(self) -> bytes:
+        """Return all families in the Prometheus text format."""
+        parts: list[str] = []
+        for family in self._registry.collect():
+            head = self._heads.get(family.name)
+            if head is None:
+                empty = Metric(family.name, family.documentation, family.type)
+                head = self._heads[family.name] = generate_latest(_One(empty)).decode()
+            parts.append(head)
+            for sample in family.samples:
+                series = (sample.name, *sample.labels.values())
+                before = self._series.get(series) or self._learn(family, sample, series)
+                value = floatToGoString(sample.value) if sample.value else "0.0"  # type: ignore[no-untyped-call]
+                parts.append(f"{before}{value}\n")
+        return "".join(parts).encode()
+
+    def _learn(self, family: Metric, sample: Sample, series: tuple[str, ...]) -> str:
+        """Return what stands before the value, as the library writes it."""
+        alone = Metric(family.name, family.documentation, family.type)
+        alone.samples.append(sample)
+        line = generate_latest(_One(alone)).decode().splitlines()[-1]
+        before = self._series[series] = line[: line.rindex(" ") + 1]
+        return before
+
+
 class Metrics:
     """The metrics of the vault (prefix `callvault_`, base units, no personal or per-recording labels).
 
@@ -147,7 +198,10 @@ class Metrics:
     """
 
     def __init__(self, registry: CollectorRegistry) -> None:
+        # When each series began: a third of the text, which nobody asks for.
+        disable_created_metrics()  # type: ignore[no-untyped-call]
         self.registry = registry
+        self.exposition = Exposition(registry)
         ns = "callvault"
         self.catalog = CatalogGauges(ns)
         registry.register(self.catalog)

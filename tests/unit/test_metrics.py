@@ -6,7 +6,8 @@ from functools import cache
 from pathlib import Path
 
 import pytest
-from prometheus_client import CollectorRegistry, Counter, Histogram
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client.exposition import generate_latest
 
 from vault import telemetry
 from vault.server.connections.tls import _Merged
@@ -95,3 +96,26 @@ def test_every_dialect_is_counted():
         if "protocol" in path.parts:
             named |= set(re.findall(r'^    name(?:: ClassVar\[str\])? = "(\w+)"', text, re.MULTILINE))
     assert named == set(telemetry.DIALECTS)
+
+
+def test_the_text_of_a_scrape_is_the_librarys(monkeypatch):
+    metrics = Metrics(CollectorRegistry())
+    metrics.catalog.aged_by(lambda: 0.25)
+    odd = Gauge("odd", 'says "so" \\ and\nmore', ["of", "in"], registry=metrics.registry)
+    assert metrics.exposition.text() == generate_latest(metrics.registry)
+    metrics.ingest_ack.observe(0.3)
+    metrics.journal_commit.observe(2e-7)
+    metrics.denials.labels("role").inc(1e21)
+    metrics.catalog.recordings.labels("sealed").set(12_345_678)
+    for number, value in enumerate((float("nan"), float("inf"), -float("inf"), -0.5, 1e-9, 3)):
+        odd.labels(f'a"\\\n{number}', "\u00e9").set(value)
+    for _ in range(2):
+        assert metrics.exposition.text() == generate_latest(metrics.registry)
+        metrics.catalog.aged_by(lambda: 1e9)
+    said = metrics.exposition.text().decode()
+    assert "_created" not in said
+    assert "callvault_recordings{" not in said
+    # Nothing is written anew but values.
+    monkeypatch.setattr("vault.telemetry.generate_latest", None)
+    metrics.ingest_ack.observe(0.1)
+    assert b"callvault_ingest_ack_seconds_count 2.0\n" in metrics.exposition.text()

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Annotated, Final, Literal
 
 from aiohttp import web
-from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
+from prometheus_client.exposition import CONTENT_TYPE_LATEST
 from pydantic import Field, WithJsonSchema
 from typing_extensions import TypedDict
 
@@ -92,7 +92,7 @@ async def metrics(request: web.Request) -> web.Response:
     worker = request.app.get(WORKER)
     if worker is None:
         await vault.status.gauges()
-        body = generate_latest(vault.metrics.registry)
+        body = vault.metrics.exposition.text()
     else:
         body = await worker.metrics()
     response = web.Response(body=body)

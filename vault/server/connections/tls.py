@@ -218,7 +218,7 @@ class Worker:
 
         async def own(_: web.Request) -> web.Response:
             await vault.status.gauges()
-            return web.Response(body=generate_latest(vault.metrics.registry))
+            return web.Response(body=vault.metrics.exposition.text())
 
         app = web.Application()
         app.add_routes([web.get("/metrics", own)])
