@@ -40,7 +40,7 @@ _CLOSE = (
 )
 _OPEN_ONES = sa.and_(_r.id.in_(sa.bindparam("keys", expanding=True)), _r.state != sa.literal_column("'shredded'"))
 _TAKEN = (
-    sa.select(_o.erasure, *recordings.columns)
+    sa.select(*recordings.columns, _o.erasure)
     .join(recordings, recordings.c.id == _o.recording)
     .where(_o.shred == sa.bindparam("key"))
     .order_by(_o.erasure, _o.position)
@@ -148,7 +148,7 @@ class ErasureStore:
         """Return the erasures of a shred with the recordings it took for each."""
         taken = await self._database.fetch(_TAKEN, {"key": shred})
         return [
-            (await self.erasure(erasure), [rows.to_recording(row) for row in group])
+            (await self.erasure(erasure), [rows.to_recording(row[:-1]) for row in group])
             for erasure, group in groupby(taken, key=attrgetter("erasure"))
         ]
 

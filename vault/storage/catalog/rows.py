@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
+from collections import namedtuple
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 from json.encoder import encode_basestring
-from types import SimpleNamespace
 from typing import Any, Final
 
 import rfc8785
@@ -42,10 +42,13 @@ from vault.model import (
 )
 from vault.ports.audit import AuditLine
 from vault.ports.shreds import BatchEntries, CertificateBatch
+from vault.storage.catalog.tables import recordings
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
 _PREFIX = "rec_"
+_COLUMNS: Final = tuple(column.name for column in recordings.columns)
+_WHOLE: Final[Any] = namedtuple("_WHOLE", _COLUMNS)  # type: ignore[misc]  # noqa: PYI024  # the table's own columns
 
 Values = dict[str, Any]
 
@@ -151,10 +154,10 @@ def from_recording(recording: Recording) -> Values:
     }
 
 
-def to_recording(row: sa.Row[Any]) -> Recording:
+def to_recording(row: Sequence[Any]) -> Recording:
     """Return the recording of a whole row."""
-    # A database row looks every name up; copying it once saves half the cost of a page.
-    return _recording(SimpleNamespace(**row._asdict()))
+    # A database row looks every name up, which takes half the time of a page; a named tuple has its names at hand.
+    return _recording(_WHOLE._make(row))
 
 
 def to_keys(row: sa.Row[Any]) -> RecordingKeys:
@@ -171,7 +174,7 @@ def to_keys(row: sa.Row[Any]) -> RecordingKeys:
     )
 
 
-def _recording(row: SimpleNamespace) -> Recording:
+def _recording(row: Any) -> Recording:
     tenant = TenantId(row.tenant)
     return Recording(
         id=recording_id(row.id),
@@ -203,7 +206,7 @@ def _recording(row: SimpleNamespace) -> Recording:
     )
 
 
-def audio_coordinate(row: sa.Row[Any] | SimpleNamespace) -> Coordinate:
+def audio_coordinate(row: Any) -> Coordinate:
     """Return the coordinate of a row's audio key."""
     return _coordinate(TenantId(row.tenant), Part.AUDIO, row.audio_period, row.audio_generation, row.audio_leaf)
 
