@@ -4,6 +4,7 @@ import asyncio
 import random
 import struct
 import time
+from collections import Counter
 
 import pytest
 
@@ -11,6 +12,7 @@ from tests.helpers.app import SETTINGS, TENANTS, app, running, sound
 from tests.helpers.crashing import memory_directory
 from tests.helpers.frames import START, close_of, frame, upgraded
 from tests.helpers.recorder import until
+from vault.server.ingest.websocket import TURN_MESSAGES, _Line
 
 __all__ = ("app",)
 
@@ -75,3 +77,42 @@ async def test_a_ping_is_no_first_message(chatter):
             chatting.cancel()
             assert time.monotonic() - began < 2
             line.close()
+
+
+async def test_thousands_of_tiny_frames_in_one_piece_leave_every_turn_of_the_loop_to_others(app, monkeypatch):
+    loop, turn, handled = asyncio.get_running_loop(), 0, Counter()
+
+    def tick():
+        nonlocal turn
+        turn += 1
+        ticking[0] = loop.call_soon(tick)
+
+    ticking = [loop.call_soon(tick)]
+
+    def counted(act):
+        def counting(*arguments):
+            handled[turn] += 1
+            return act(*arguments)
+
+        return counting
+
+    for name in ("_take", "_settle"):  # once a message: in the turn that read it, or in the connection's task
+        monkeypatch.setattr(_Line, name, counted(getattr(_Line, name)))
+    tiny, pings = 6_000, 3_000
+    line = await upgraded(app)
+    line.write(frame(START, 1) + frame(b"ab") * tiny + frame(b"", 10) * pings + frame(b"cd") * tiny)
+    await until(lambda: (session := app.vault.ingest.live_call(TENANTS[0], "call-1")) and session.durable == 4 * tiny)
+    ticking[0].cancel()
+    line.close()
+    assert sum(handled.values()) > 2 * tiny + pings
+    assert max(handled.values()) <= 2 * TURN_MESSAGES + 2
+
+
+async def test_what_came_before_a_frame_without_a_mask_is_kept_however_much_it_is(app):
+    tiny = 6_000
+    line = await upgraded(app)
+    line.write(frame(START, 1) + frame(b"ab") * tiny + frame(b"never", masked=False) + frame(b"nor this"))
+    assert await close_of(line) == 1002
+    session = app.vault.ingest.live_call(TENANTS[0], "call-1")
+    await until(lambda: session.durable == 2 * tiny)
+    line.close()

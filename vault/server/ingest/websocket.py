@@ -50,9 +50,12 @@ from vault.telemetry import request_id
 # This uses aiohttp below its public surface at one place, `_post_start`, which builds the queue. The dependency is
 # pinned to the release series it was written for, and the tests of every WebSocket dialect cover it.
 
+TURN_MESSAGES: Final = 64
+"""How many messages of one connection a turn of the event loop handles: others, and probes, wait for no more."""
 _QUEUE_BYTES: Final = 1 << 16
 _CLOSE_SECONDS: Final = 5.0
 """How long the recorder may take to answer a close."""
+_MASKED: Final = 0x80
 _SHORT_HEADER: Final = 2
 _LONG_HEADER: Final = 4
 _LONGEST_HEADER: Final = 10
@@ -64,9 +67,11 @@ WAKE: Final = WSMessage(WSMsgType.CONTINUATION, None, None)
 
 
 class Inlet(WebSocketDataQueue):
-    """Offers each data message to `take`, if that is set and the queue is empty."""
+    """Offers each data message to `take`, if that is set, the queue is empty and the turn has room for it."""
 
     take: Callable[[str | bytes], bool] | None = None
+    room = TURN_MESSAGES
+    """How many more messages of the bytes that were read last may be taken at once."""
 
     def offer_to(self, take: Callable[[str | bytes], bool] | None) -> None:
         """Offer messages to `take` from now on; None: queue them."""
@@ -74,9 +79,11 @@ class Inlet(WebSocketDataQueue):
 
     def feed_data(self, data: Any, size: int) -> None:
         """Offer the message, or queue it."""
+        self.room -= 1
         if (
             self.take is None
             or self._buffer
+            or self.room < 0
             or (data[0] is not WSMsgType.BINARY and data[0] is not WSMsgType.TEXT)
             or not self.take(data[1])
         ):
@@ -107,6 +114,7 @@ class ClientFrames(WebSocketReader):
     def feed_data(self, data: bytes | bytearray | memoryview) -> tuple[bool, bytes]:
         """Parse arrived bytes; return (True, …) once no more are accepted."""
         size = len(data)
+        self._into.room = TURN_MESSAGES
         if size >= _LONG_HEADER and not self._left and not self._begun:
             # Most reads are one whole frame.
             length = data[1] & 0x7F
@@ -115,6 +123,7 @@ class ClientFrames(WebSocketReader):
             ):
                 return super().feed_data(data)
         if self._refused:
+            super().feed_data(b"")  # what came before that frame may still wait for room in the queue
             return True, b""
         sound = self._masked(bytes(data))
         if sound == size:
@@ -126,8 +135,19 @@ class ClientFrames(WebSocketReader):
 
     def _masked(self, data: bytes) -> int:
         """Return how many of the bytes come before the first unmasked frame; all if there is none."""
-        at = 0
-        while at < len(data):
+        at, size = 0, len(data)
+        while at < size:
+            # Most are whole short frames, of which a read may have thousands.
+            if (
+                at + _SHORT_HEADER < size
+                and not self._left
+                and not self._begun
+                and _MASKED <= data[at + 1] < _MASKED | _TWO_BYTES
+            ):
+                after = at + _SHORT_HEADER + _MASK_BYTES + (data[at + 1] & 0x7F)
+                if after <= size:
+                    at = after
+                    continue
             if self._left:
                 taken = min(self._left, len(data) - at)
                 self._left -= taken
@@ -290,6 +310,7 @@ class _Line:
         self._failure: VaultError | None = None
         self._ended = False
         self._uncounted = 0
+        self._handled = 0
         self._intake = request.app[CALLS]
         self._loop = asyncio.get_running_loop()
         self._idle_seconds = request.app[CONFIG].server.idle_timeout.total_seconds()
@@ -361,7 +382,7 @@ class _Line:
             if self._feed is not None and not self._rest and self._failure is None and not inlet.holds:
                 inlet.offer_to(self._take)
             self._idle.waiting()
-            message = await self._socket.receive()
+            message = await self._next()
             inlet.offer_to(None)
             self._idle.taking()
             await self._settle()
@@ -387,6 +408,12 @@ class _Line:
                     return
             if self._quiet:
                 await self._fell_silent()
+
+    async def _next(self) -> WSMessage:
+        self._handled += 1
+        if not self._handled % TURN_MESSAGES:
+            await asyncio.sleep(0)  # what is in the queue is returned without a turn for anybody else
+        return await self._socket.receive()
 
     async def _settle(self) -> None:
         """Carry out the events that `_take` left, in order, before any later message."""
