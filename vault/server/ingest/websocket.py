@@ -70,8 +70,11 @@ class Inlet(WebSocketDataQueue):
     """Offers each data message to `take`, if that is set, the queue is empty and the turn has room for it."""
 
     take: Callable[[str | bytes], bool] | None = None
-    room = TURN_MESSAGES
-    """How many more messages of the bytes that were read last may be taken at once."""
+    _room = TURN_MESSAGES
+
+    def begin_turn(self) -> None:
+        """Allow messages of the bytes that were just read to be taken at once, as many as a turn of the loop has."""
+        self._room = TURN_MESSAGES
 
     def offer_to(self, take: Callable[[str | bytes], bool] | None) -> None:
         """Offer messages to `take` from now on; None: queue them."""
@@ -79,11 +82,11 @@ class Inlet(WebSocketDataQueue):
 
     def feed_data(self, data: Any, size: int) -> None:
         """Offer the message, or queue it."""
-        self.room -= 1
+        self._room -= 1
         if (
             self.take is None
             or self._buffer
-            or self.room < 0
+            or self._room < 0
             or (data[0] is not WSMsgType.BINARY and data[0] is not WSMsgType.TEXT)
             or not self.take(data[1])
         ):
@@ -114,7 +117,7 @@ class ClientFrames(WebSocketReader):
     def feed_data(self, data: bytes | bytearray | memoryview) -> tuple[bool, bytes]:
         """Parse arrived bytes; return (True, …) once no more are accepted."""
         size = len(data)
-        self._into.room = TURN_MESSAGES
+        self._into.begin_turn()
         if size >= _LONG_HEADER and not self._left and not self._begun:
             # Most reads are one whole frame.
             length = data[1] & 0x7F
