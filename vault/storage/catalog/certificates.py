@@ -109,7 +109,7 @@ class CertificateStore:
             issued, moving = await _issued(transaction, wanted, entries.status)
             if not issued:
                 return
-            await _write_forms(transaction, forms)
+            await _write_forms(transaction, forms, batch.id)
             stored = _only(entries, issued)
             await transaction.write(_INSERT_BATCH, rows.from_batch(batch, stored))
             tenants = sorted({groups[number].tenant for number, _ in filter(None, stored.entries.places)})
@@ -392,8 +392,8 @@ def _name(entry: bytes) -> str:
     return "cert_" + entry[:ID_BYTES].hex()
 
 
-async def _write_forms(transaction: Transaction, forms: Mapping[bytes, str]) -> None:
+async def _write_forms(transaction: Transaction, forms: Mapping[bytes, str], batch: str) -> None:
     """Store the forms that do not exist yet; a form is named by its content and never changes."""
     known = {row.digest for row in await transaction.fetch(_FORMS, {"keys": [*forms]})}
-    fresh = [{"digest": digest, "text": text} for digest, text in forms.items() if digest not in known]
+    fresh = [{"digest": digest, "text": text, "batch": batch} for digest, text in forms.items() if digest not in known]
     await transaction.write(_INSERT_FORM, fresh)

@@ -352,7 +352,10 @@ certificate_forms = sa.Table(
     metadata,
     sa.Column("digest", sa.LargeBinary(32), primary_key=True),
     sa.Column("text", sa.Text, nullable=False),
+    # The first batch that needed it; empty for forms of earlier versions.
+    sa.Column("batch", sa.Text, nullable=False, server_default=""),
 )
+sa.Index("ix_certificate_forms_batch", certificate_forms.c.batch)
 
 # What earlier versions issued; no row is added. A row has either `jws`, or all of the columns after it.
 certificates = sa.Table(

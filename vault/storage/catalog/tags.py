@@ -1,9 +1,9 @@
 """Tags of the catalog's pages: they tell what has changed since they were read, and no row is read for it.
 
-A page is the rows of one table whose keys begin alike: some 17 minutes of recordings, or 4,096 entries of the audit
-trail. Triggers give a page a new random tag in the transaction that changes one of its rows, whatever statement does.
-No tag ever comes back, so equal tags mean equal rows, also after an older copy of the database was put back. The base
-is the tag of every page that nobody changed since the triggers were made.
+A page is the rows of one table whose keys begin alike: some 17 minutes of recordings, 4,096 entries of the audit trail,
+or the leaf counters of 32 periods. Triggers give a page a new random tag in the transaction that changes one of its
+rows, whatever statement does. No tag ever comes back, so equal tags mean equal rows, also after an older copy of the
+database was put back. The base is the tag of every page that nobody changed since the triggers were made.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from vault.storage.catalog.tables import metadata, page_tags
 _DIGITS: Final = 7
 """Hex digits of an id's 48-bit millisecond: 2^20 ms, which is 17.5 minutes."""
 _ENTRIES: Final = 4096
+_PERIODS: Final = 32
 _TAG_BYTES: Final = 16
 _BASE: Final = {"of_table": "", "page": ""}
 _PREFIX: Final = "tag_pages"
@@ -79,25 +80,31 @@ class Texts:
 
 @dataclass(frozen=True, slots=True)
 class Numbers:
-    """Pages by numbers that count up from 0."""
+    """Pages by numbers that count up from 0, `each` of them a page."""
 
     column: str
+    each: int | None = None
+    """None for entries of the audit trail."""
+
+    @property
+    def _width(self) -> int:
+        return self.each or _ENTRIES
 
     def of(self, key: int) -> str:
         """Return the page of a key; pages sort as keys do."""
-        return f"{key // _ENTRIES:012d}"
+        return f"{key // self._width:012d}"
 
     def first(self, page: str) -> int:
         """Return a key that none of the page's is below."""
-        return int(page) * _ENTRIES
+        return int(page) * self._width
 
     def sqlite(self, row: str) -> str:
         """Return the page of a row that is called NEW or OLD, in SQL."""
-        return f"printf('%012d', {row}.{self.column} / {_ENTRIES})"
+        return f"printf('%012d', {row}.{self.column} / {self._width})"
 
     def postgresql(self) -> str:
         """Return the page of the one row there is, in SQL."""
-        return f"lpad(({self.column} / {_ENTRIES})::text, 12, '0')"
+        return f"lpad(({self.column} / {self._width})::text, 12, '0')"
 
 
 PAGED: Final[Mapping[str, Ids | Texts | Numbers]] = {
@@ -110,7 +117,9 @@ PAGED: Final[Mapping[str, Ids | Texts | Numbers]] = {
     "erasure_recordings": Texts("erasure", "era"),
     "certificate_batches": Texts("id", "bat"),
     "certificate_tenants": Ids("batch"),
+    "certificate_forms": Texts("batch", "bat"),
     "certificates": Texts("id", "cert"),
+    "leaf_counters": Numbers("period", _PERIODS),
     "audit": Numbers("seq"),
 }
 """The tables that grow with the vault; the others are small, and have no tags."""
