@@ -26,7 +26,7 @@ from vault.certificates.statements import Rule, naming_rule
 from vault.crypto.signing import VerifyKey, decode_base64url, encode_base64url, protected_header, verify_compact
 from vault.errors import FormatError, Invalid, Tampered
 from vault.format import codec
-from vault.format.names import object_below
+from vault.format.names import tail_below
 from vault.ids import CertificateId, TenantId, id_bytes
 from vault.model import Part
 
@@ -189,8 +189,8 @@ def counted_below(prefix: str, objects: str) -> tuple[int, int, bytes]:
             raise Invalid("the digest or the size of an object is not one")
         total += int(size)
         # Below a prefix of this vault no name has a character that JSON escapes.
-        name = object_below(prefix, int(number), attempt)
-        leaves.append(leaf_hash(f'{{"bytes":{size},"name":"{name}","sha256":"{sha256}"}}'.encode()))
+        name = prefix + tail_below(number, attempt)
+        leaves.append(_sha256(f'\0{{"bytes":{size},"name":"{name}","sha256":"{sha256}"}}'.encode()).digest())
     return len(leaves), total, root_of(leaves)
 
 

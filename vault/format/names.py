@@ -14,6 +14,7 @@ ROOT: Final = "v1/"
 MAX_INDEX: Final = 999_999
 MAX_PERIOD: Final = (1 << 48) - 1
 
+_MANIFEST = str(MANIFEST_INDEX)
 _RECORDING = re.compile(r"rec_[0-9a-f]{32}")
 _ATTEMPT = re.compile(r"[0-9a-f]{32}")
 _PREFIX = re.compile(r"v1/([^/]+)/(0|[1-9][0-9]{0,14})/([^/]+)/([^/]+)")
@@ -91,7 +92,12 @@ def manifest_name(tenant: TenantId, period: int, recording: RecordingId) -> str:
 
 def object_below(prefix: str, index: int, attempt: str) -> str:
     """Return the name of an object below the prefix of its recording, whose index and attempt are known to be right."""
-    return f"{prefix}manifest" if index == MANIFEST_INDEX else f"{prefix}{index:06d}-{attempt}.seg"
+    return prefix + tail_below(str(index), attempt)
+
+
+def tail_below(index: str, attempt: str) -> str:
+    """Return what `object_below` puts after the prefix, for an index in decimal."""
+    return "manifest" if index == _MANIFEST else f"{index:0>6}-{attempt}.seg"
 
 
 def parse_name(name: str) -> SegmentName | ManifestName:
