@@ -251,12 +251,15 @@ class Transaction:
             return
         names, taken = [*common], b"".join(named)
         if self.dialect != "sqlite":
-            setting = ", ".join(f"{name} = ${number}" for number, name in enumerate(names, start=2))
+            setting = ", ".join(f"{name} = ${number}" for number, name in enumerate(names, start=3))
             text = (
                 f"UPDATE {table.name} SET {column} = '{prefix}_' || encode(substr(n.v, 1, {_KEY_BYTES}), 'hex')"  # noqa: S608
                 f", {setting} FROM unnest($1::bytea[]) AS n (v) WHERE {table.name}.id = substr(n.v, {_KEY_BYTES + 1})"
+                # Else a planner reads the whole table to join it.
+                f" AND {table.name}.id = ANY($2::bytea[])"
             )
-            await self._connection.exec_driver_sql(text, ([*named], *common.values()))
+            keys = [each[_KEY_BYTES:] for each in named]
+            await self._connection.exec_driver_sql(text, ([*named], keys, *common.values()))
         else:
             setting = ", ".join(f"{name} = ?{number}" for number, name in enumerate(names, start=2))
             text = (
