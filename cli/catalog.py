@@ -24,7 +24,7 @@ async def upgrade(out: Output, config: ConfigPath = DEFAULT_CONFIG) -> None:
 
 @local(group, "recount", examples=["callvault catalog recount --config /etc/callvault/config.toml"])
 async def recount(out: Output, config: ConfigPath = DEFAULT_CONFIG) -> None:
-    """Count the recordings of each tenant and state again, if `callvault doctor` finds the counts wrong.
+    """Count the recordings of each tenant, state and day again, if `callvault doctor` finds the counts wrong.
 
     A server may run meanwhile. Its writes wait until the counting is done, about a second for a million recordings.
     """

@@ -798,6 +798,60 @@ async def test_counts_that_are_not_those_of_the_rows_are_found_and_counted_anew(
     assert (await catalog.count_recordings())[RecordingState.SEALED] == 3
 
 
+async def test_live_recordings_are_counted_up_to_an_instant_until_audio_and_metadata_are_certified(catalog):
+    midnight = NOW.replace(hour=0, minute=0, second=0, microsecond=0)
+    at = [midnight - timedelta(days=40), midnight - timedelta(microseconds=1), midnight, NOW, NOW + timedelta(days=1)]
+    old, late, first, second, last = [await sealed(catalog, created_at=each) for each in at]
+    await sealed(catalog, tenant=OTHER, created_at=midnight)
+    unknown = await sealed(catalog, created_at=midnight, sealed_facts=b"")
+
+    async def counted():
+        return [await catalog.count_live(ACME, through=each) for each in at]
+
+    assert await counted() == [1, 2, 4, 5, 6]
+    await certify(catalog, [certificate(one) for one in (unknown, late)])
+    assert await counted() == [1, 2, 3, 4, 5], "its metadata is left of one of them"
+    for _ in range(2):
+        await certify(catalog, [certificate(late, parts=(Part.METADATA,)), certificate(first, parts=(Part.METADATA,))])
+    assert await counted() == [1, 1, 2, 3, 4], "the audio is left of one of them"
+    both = (Part.AUDIO, Part.METADATA)
+    await certify(catalog, [certificate(first), certificate(second, parts=both), certificate(old, parts=both)])
+    await certify(catalog, [certificate(last), certificate(last, parts=(Part.METADATA,))])
+    assert await counted() == [0, 0, 0, 0, 0]
+    assert await catalog.count_live(OTHER, through=midnight) == 1
+
+
+async def test_live_recordings_that_were_counted_wrongly_are_found_and_counted_anew(catalog):
+    for tenant_id in (ACME, ACME, OTHER):
+        await sealed(catalog, tenant=tenant_id)
+    async with catalog._database.engine.begin() as connection:
+        await connection.exec_driver_sql("UPDATE live_counts SET n = n + 1 WHERE tenant = 'acme'")
+        await connection.exec_driver_sql("DELETE FROM live_counts WHERE tenant <> 'acme'")
+    assert await catalog.miscounted() == [(ACME, NOW.date(), -1), (OTHER, NOW.date(), 1)]
+    await catalog.recount()
+    assert await catalog.miscounted() == []
+    assert await catalog.count_live(ACME, through=NOW + timedelta(days=1)) == 2
+
+
+async def test_two_writers_of_one_database_keep_each_others_counts(place, metrics):
+    if place is None:
+        pytest.skip("a catalog in memory has one writer")
+    one, two = (open_catalog(place, clock=SteppingClock(), metrics=metrics) for _ in range(2))
+    try:
+        made = await asyncio.gather(*(sealed(each) for each in (one, two) * 8))
+        await asyncio.gather(
+            *(
+                certify(each, [certificate(row, parts=(Part.AUDIO, Part.METADATA))])
+                for each, row in zip((one, two) * 4, made, strict=False)
+            )
+        )
+        assert await two.count_live(ACME, through=NOW + timedelta(days=1)) == 8
+        assert await one.miscounted() == []
+    finally:
+        await one.close()
+        await two.close()
+
+
 async def test_recordings_of_many_ids_are_those_that_there_are_and_the_tenants(catalog):
     mine, theirs = recording(), recording(tenant=OTHER)
     for each in (mine, theirs):

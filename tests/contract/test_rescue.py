@@ -201,6 +201,11 @@ async def test_rows_without_a_key_are_shredded_without_a_certificate(catalog):
     assert await catalog.uncertified(after=lost.id, limit=10) == []
     assert [each.id for each in await catalog.undeleted_recordings(after=None, limit=10)] == [certified.id]
     assert [entry.event.event for entry in await audit_entries(catalog)].count("found") == 1
+    assert await catalog.count_live(ACME, through=lost.created_at) == 3, "their metadata is left"
+    await catalog.forget_metadata([lost.id, kept.id])
+    assert await catalog.count_live(ACME, through=lost.created_at) == 2
+    await catalog.shred_uncertified([kept.id], reason="gone")
+    assert await catalog.count_live(ACME, through=lost.created_at) == 1
 
 
 async def test_facts_without_a_key_are_forgotten_once_and_never_certified(catalog):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import date, datetime, timedelta
 from types import MappingProxyType
 from typing import Protocol
 
@@ -143,8 +143,11 @@ class RecordingGauges(Protocol):
 class CountUpkeep(Protocol):
     """Compares the counts of recordings with the rows."""
 
-    async def miscounted(self) -> Sequence[tuple[TenantId, RecordingState, int]]:
-        """Read every row, and return by how much more rows a tenant has in a state than was counted."""
+    async def miscounted(self) -> Sequence[tuple[TenantId, RecordingState | date, int]]:
+        """Read every row, and return by how many more rows a tenant has than were counted.
+
+        Each is of a state, or of a day of capture for the recordings that `count_live` counts.
+        """
 
     async def recount(self) -> None:
         """Count the rows anew."""

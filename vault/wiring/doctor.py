@@ -181,7 +181,7 @@ async def count_findings(catalog: Catalog) -> Sequence[Finding]:
     if not wrong:
         return []
     message = f"the counts of recordings of {len({tenant for tenant, _, _ in wrong})} tenants are not those of the rows"
-    hint = "metrics and offboarding show wrong numbers, nothing else does: callvault catalog recount"
+    hint = "metrics, offboarding and the sweep guard use wrong numbers until then: callvault catalog recount"
     return [Finding(level="error", subject="catalog", message=message, hint=hint)]
 
 

@@ -59,6 +59,20 @@ _TALLY: Mapping[CertificateStatus, Sequence[str]] = {
     ),
 }
 """Of rows of one tenant and state: how many there are, and how many may have a certificate of the audio already."""
+_DAY = f"created_at / {rows.DAY}"
+_HAS_AUDIO = "state <> 'shredded'"
+_HAS_FACTS = "metadata_certificate_id IS NULL AND length(sealed_facts) > 0"
+_COUNTED = frozenset((Part.AUDIO, Part.METADATA))
+_GONE: Mapping[frozenset[Part], Sequence[str]] = {
+    frozenset(parts): ("min(created_at) AS at", f"count(*) FILTER (WHERE {last}) AS n")
+    for parts, last in (
+        ((), "FALSE"),
+        ((Part.AUDIO,), f"{_HAS_AUDIO} AND NOT ({_HAS_FACTS})"),
+        ((Part.METADATA,), f"NOT ({_HAS_AUDIO}) AND {_HAS_FACTS}"),
+        ((Part.AUDIO, Part.METADATA), f"{_HAS_AUDIO} OR {_HAS_FACTS}"),
+    )
+}
+"""Of rows captured on one day: how many have nothing left once these parts are certified."""
 _CURRENT = sa.select(_r.certificate_id, _r.metadata_certificate_id).where(_r.id.in_(_KEYS))
 _OLDER_OF = sa.select(certificates).where(_c.recording.in_(_KEYS))
 _OLDER_NAMED = sa.select(certificates).where(_c.id.in_(_KEYS))
@@ -365,6 +379,7 @@ async def _move(
     for (tenant, state), count in moving.items():
         transaction.count(tenant, state, -count)
         transaction.count(tenant, shredded, count)
+    await _count_gone(transaction, issued)
     await transaction.update_each(
         recordings,
         column="certificate_id",
@@ -386,6 +401,20 @@ async def _move(
         if Part.METADATA in parts
     ]
     await transaction.write(_FORGET, moves)
+
+
+async def _count_gone(transaction: Transaction, issued: Sequence[_Wanted]) -> None:
+    """Count out of their days the recordings of which nothing is left once these certificates are stored."""
+    parts_of: dict[bytes, frozenset[Part]] = {}
+    for key, parts, _ in issued:
+        parts_of[key] = parts_of.get(key, frozenset()).union(_COUNTED.intersection(parts))
+    keys_of: dict[frozenset[Part], list[bytes]] = {}
+    for key, gone in parts_of.items():
+        keys_of.setdefault(gone, []).append(key)
+    for gone, keys in keys_of.items():
+        days = await transaction.fetch_each(recordings, _GONE[gone], keys=keys, by=("tenant", _DAY))
+        for day in days:
+            transaction.count_live(day.tenant, day.at, -int(day.n))
 
 
 def _name(entry: bytes) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from datetime import date
 from typing import Any, Final
 
 import sqlalchemy as sa
@@ -19,6 +20,7 @@ from vault.storage.catalog.tables import (
     IS_AHEAD,
     IS_ENDED,
     IS_FINISHED,
+    IS_LIVE,
     IS_MISDECLARED,
     IS_OPEN,
     IS_UNCONFIRMED,
@@ -27,6 +29,7 @@ from vault.storage.catalog.tables import (
     hold_recordings,
     holds,
     leaf_counters,
+    live_counts,
     recording_counts,
     recording_notes,
     recordings,
@@ -37,7 +40,7 @@ from vault.storage.catalog.writer import Transaction
 
 # -- prepared statements ------------------------------------------------------------------------------------------
 
-_r, _k = recordings.c, recording_counts.c
+_r, _k, _l = recordings.c, recording_counts.c, live_counts.c
 _MEDIA = ("container", "codec", "rate", "channels", "channel_map")
 BY_ID = sa.select(recordings).where(_r.id == sa.bindparam("key"))
 BY_ID_IN = BY_ID.where(_r.tenant == sa.bindparam("in_tenant"))
@@ -129,14 +132,15 @@ COUNT_UNDELETED = {
     for of_tenant in (False, True)
 }
 """Two counts, by whether they are of one tenant."""
-COUNT_LIVE = (
-    sa.select(sa.func.count())
+# One statement, so one snapshot: a row that leaves its day meanwhile is counted on both sides or on none.
+COUNT_LIVE = sa.select(
+    sa.select(sa.func.coalesce(sa.func.sum(_l.n), 0))
+    .where(_l.tenant == sa.bindparam("tenant_id"), _l.day < sa.bindparam("day"))
+    .scalar_subquery()
+    + sa.select(sa.func.count())
     .select_from(recordings)
-    .where(
-        _IN_TENANT,
-        _r.created_at <= sa.bindparam("through"),
-        sa.or_(_r.state != RecordingState.SHREDDED.value, sa.and_(HAS_METADATA, sa.func.length(_r.sealed_facts) > 0)),
-    )
+    .where(_IN_TENANT, _r.created_at.between(sa.bindparam("day_start"), sa.bindparam("through")), IS_LIVE)
+    .scalar_subquery()
 )
 COUNT = sa.select(_k.state, sa.func.sum(_k.n).label("n")).group_by(_k.state)
 FOUND = sa.select(_r.id).where(_r.id.in_(sa.bindparam("keys", expanding=True)))
@@ -450,20 +454,33 @@ def _carry_one(columns: Sequence[tuple[Any, Sequence[str]]]) -> Iterator[sa.Colu
 
 
 # -- counts -------------------------------------------------------------------------------------------------------
-# How many recordings each tenant has in each state. A count moves in the transaction that moves its rows, so it is
-# always exact. Counting the rows instead would take time in proportion to their number.
+# How many recordings each tenant has in each state, and how many live ones were captured on each day. A count moves in
+# the transaction that moves its rows, so it is always exact. Counting the rows instead would take time in proportion to
+# their number.
 
+_DAY: sa.ColumnElement[int] = _r.created_at.op("/", return_type=sa.BigInteger())(sa.literal_column(str(rows.DAY)))
 _COUNTED = sa.select(_r.tenant, _r.state, sa.func.count().label("n")).group_by(_r.tenant, _r.state)
-_DROP = sa.delete(recording_counts)
-_FILL = sa.insert(recording_counts).from_select(["tenant", "state", "n"], _COUNTED)
-_both = sa.union_all(_COUNTED, sa.select(_k.tenant, _k.state, -_k.n)).subquery()
-# One statement, so one snapshot of both.
-_WRONG = (
-    sa.select(_both.c.tenant, _both.c.state, sa.func.sum(_both.c.n).label("n"))
-    .group_by(_both.c.tenant, _both.c.state)
-    .having(sa.func.sum(_both.c.n) != 0)
-    .order_by(_both.c.tenant, _both.c.state)
+_LIVE = sa.select(_r.tenant, _DAY.label("day"), sa.func.count().label("n")).where(IS_LIVE).group_by(_r.tenant, _DAY)
+_RECOUNT = (
+    sa.delete(recording_counts),
+    sa.insert(recording_counts).from_select(["tenant", "state", "n"], _COUNTED),
+    sa.delete(live_counts),
+    sa.insert(live_counts).from_select(["tenant", "day", "n"], _LIVE),
 )
+
+
+def _wrong(counted: sa.Select[Any], kept: sa.Table, of: str) -> sa.Select[Any]:
+    """Return the differences of rows and counts in one statement, so one snapshot of both."""
+    both = sa.union_all(counted, sa.select(kept.c.tenant, kept.c[of], -kept.c.n)).subquery()
+    return (
+        sa.select(both.c.tenant, both.c[of].label("what"), sa.func.sum(both.c.n).label("n"))
+        .group_by(both.c.tenant, both.c[of])
+        .having(sa.func.sum(both.c.n) != 0)
+        .order_by(both.c.tenant, both.c[of])
+    )
+
+
+_WRONG, _WRONG_LIVE = _wrong(_COUNTED, recording_counts, "state"), _wrong(_LIVE, live_counts, "day")
 
 
 class CountStore:
@@ -471,17 +488,21 @@ class CountStore:
 
     _database: Database
 
-    async def miscounted(self) -> list[tuple[TenantId, RecordingState, int]]:
+    async def miscounted(self) -> list[tuple[TenantId, RecordingState | date, int]]:
         """Return each wrong count, with the number of rows minus the number counted."""
-        return [
-            (TenantId(row.tenant), RecordingState(row.state), int(row.n)) for row in await self._database.fetch(_WRONG)
+        wrong: list[tuple[TenantId, RecordingState | date, int]] = [
+            (TenantId(row.tenant), RecordingState(row.what), int(row.n)) for row in await self._database.fetch(_WRONG)
+        ]
+        return wrong + [
+            (TenantId(row.tenant), rows.moment(row.what * rows.DAY).date(), int(row.n))
+            for row in await self._database.fetch(_WRONG_LIVE)
         ]
 
     async def recount(self) -> None:
         """Count the rows anew."""
 
         async def act(transaction: Transaction) -> None:
-            await transaction.write_each(_DROP, _FILL)
+            await transaction.write_each(*_RECOUNT)
 
         await self._database.writer.run(act)
 
@@ -494,3 +515,10 @@ async def count_moved(
     for row in await transaction.fetch(moving, parameters):
         transaction.count(row.tenant, row.state, -row.n)
         transaction.count(row.tenant, to.value, row.n)
+
+
+async def count_gone(transaction: Transaction, which: sa.ColumnElement[bool], parameters: dict[str, Any]) -> None:
+    """Count the live rows that `which` selects out of their days: they are about to have nothing left."""
+    gone = sa.select(_r.tenant, _r.created_at).where(which, IS_LIVE)
+    for row in await transaction.fetch(gone, parameters):
+        transaction.count_live(row.tenant, row.created_at, -1)

@@ -300,11 +300,10 @@ class RecordingStore:
 
     async def count_live(self, tenant: TenantId, *, through: datetime) -> int:
         """Count the tenant's rows captured up to `through` of which a part has no certificate."""
-        found = await self._database.fetch(
-            recording_sql.COUNT_LIVE, {"tenant_id": tenant, "through": rows.micros(through)}
-        )
-        count: int = found[0][0]
-        return count
+        at = rows.micros(through)
+        day = at // rows.DAY
+        place = {"tenant_id": tenant, "day": day, "day_start": day * rows.DAY, "through": at}
+        return int((await self._database.fetch(recording_sql.COUNT_LIVE, place))[0][0])
 
     async def count_due(self, *, through: int, part: Part = Part.AUDIO, tenant: TenantId | None = None) -> int:
         """Count the rows that `due_recordings` pages through."""
@@ -510,6 +509,8 @@ async def _create(transaction: Transaction, creations: Sequence[_Creation]) -> S
         if (identity := creation.values["id"]) in born:
             transaction.audit(creation.audit)
             transaction.count(creation.recording.tenant, creation.values["state"], 1)
+            if rows.is_live(creation.values):
+                transaction.count_live(creation.recording.tenant, creation.values["created_at"], 1)
             notes += ({"recording": identity, "seq": seq, "sealed": note} for seq, note in creation.notes.items())
         else:
             tenant = creation.recording.tenant

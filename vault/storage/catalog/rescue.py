@@ -18,8 +18,8 @@ from vault.ids import RecordingId, TenantId
 from vault.model import AuditEvent, Recording, RecordingState, SegmentRef
 from vault.storage.catalog import partitions, recording_sql, rows, schema
 from vault.storage.catalog.database import Database
-from vault.storage.catalog.recording_sql import count_moved
-from vault.storage.catalog.tables import metadata, page_tags, recordings, segments
+from vault.storage.catalog.recording_sql import count_gone, count_moved
+from vault.storage.catalog.tables import HAS_METADATA, metadata, page_tags, recordings, segments
 from vault.storage.catalog.tags import PAGED, are_kept
 from vault.storage.catalog.writer import Transaction, translate
 
@@ -58,6 +58,8 @@ _OBJECTS = (
     .order_by(_r.tenant, _r.id, _o.number)
 )
 _OF_KEYS = _r.id.in_(sa.bindparam("keys", expanding=True))
+_WITHOUT_AUDIO = sa.and_(_OF_KEYS, _r.state == RecordingState.SHREDDED.value)
+_WITHOUT_FACTS = sa.and_(_OF_KEYS, sa.or_(sa.not_(HAS_METADATA), sa.func.length(_r.sealed_facts) == 0))
 _SHRED = (
     sa.update(recordings)
     .where(_r.id == sa.bindparam("key"), _r.state != RecordingState.SHREDDED.value)
@@ -236,6 +238,8 @@ class RescueStore:
                 return
             await transaction.write(_INSERT_RECORDING, values)
             transaction.count(values["tenant"], values["state"], 1)
+            if rows.is_live(values):
+                transaction.count_live(values["tenant"], values["created_at"], 1)
             await partitions.ensure(transaction, {ref["audio_period"] for ref in refs})
             await transaction.write(recording_sql.INSERT_SEGMENT, refs)
             transaction.audit(audit)
@@ -251,6 +255,7 @@ class RescueStore:
         async def act(transaction: Transaction) -> None:
             keys = {"keys": [move["key"] for move in moves]}
             await count_moved(transaction, _OF_KEYS, keys, to=RecordingState.SHREDDED)
+            await count_gone(transaction, _WITHOUT_FACTS, keys)
             if await transaction.write(_SHRED, moves):
                 transaction.audit(audit)
 
@@ -261,6 +266,7 @@ class RescueStore:
         moves = [{"key": rows.key(recording), "new_token": recording} for recording in recordings]
 
         async def act(transaction: Transaction) -> None:
+            await count_gone(transaction, _WITHOUT_AUDIO, {"keys": [move["key"] for move in moves]})
             if await transaction.write(_FORGET, moves):
                 transaction.audit(audit)
 

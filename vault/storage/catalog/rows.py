@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import namedtuple
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 from json.encoder import encode_basestring
@@ -49,6 +49,8 @@ _MICROSECOND = timedelta(microseconds=1)
 _PREFIX = "rec_"
 _COLUMNS: Final = tuple(column.name for column in recordings.columns)
 _WHOLE: Final[Any] = namedtuple("_WHOLE", _COLUMNS)  # type: ignore[misc]  # noqa: PYI024  # the table's own columns
+DAY: Final = 86_400_000_000
+"""Microseconds of a day."""
 
 Values = dict[str, Any]
 
@@ -105,6 +107,12 @@ def from_examined(examined: Examined) -> Values:
 def whole_ms(duration: timedelta | None) -> int | None:
     """Return an optional duration in whole milliseconds, as stored."""
     return None if duration is None else duration // timedelta(milliseconds=1)
+
+
+def is_live(values: Mapping[str, Any]) -> bool:
+    """Tell whether audio or metadata of a recording is left; see `tables.IS_LIVE`."""
+    kept = values["metadata_certificate_id"] is None and bool(values["sealed_facts"])
+    return kept or values["state"] != RecordingState.SHREDDED.value
 
 
 def from_recording(recording: Recording) -> Values:

@@ -77,6 +77,11 @@ IS_UNCONFIRMED = recordings.c.unconfirmed_since.is_not(None)
 HAS_METADATA = recordings.c.metadata_certificate_id.is_(None)
 IS_AHEAD = recordings.c.started_at > recordings.c.created_at
 IS_MISDECLARED = recordings.c.content.is_not(None)
+# Of such a recording audio or metadata is left. The literals are those of the index.
+IS_LIVE = sa.or_(
+    recordings.c.state != sa.literal_column("'shredded'"),
+    sa.and_(HAS_METADATA, sa.func.length(recordings.c.sealed_facts) > sa.literal_column("0")),
+)
 
 # Lists are ordered by the start of the call. For a tenant, a state, both or neither, a page is a range of one index.
 _PLACE = (recordings.c.started_at, recordings.c.id)
@@ -137,12 +142,30 @@ for _token, _order in (
     _present = _token.is_not(None)
     sa.Index(f"ix_recordings_{_token.name}", _token, *_order, sqlite_where=_present, postgresql_where=_present)
 
+# For a count up to an instant within a day; whole days are counted in `live_counts`.
+sa.Index(
+    "ix_recordings_live",
+    recordings.c.tenant,
+    recordings.c.created_at,
+    sqlite_where=IS_LIVE,
+    postgresql_where=IS_LIVE,
+)
+
 # Of each tenant and state, moved with the rows.
 recording_counts = sa.Table(
     "recording_counts",
     metadata,
     sa.Column("tenant", sa.Text, primary_key=True),
     sa.Column("state", sa.Text, primary_key=True),
+    sa.Column("n", sa.BigInteger, nullable=False),
+)
+
+# Of each tenant and day of capture (since the epoch, UTC), of recordings that are live; moved with the rows.
+live_counts = sa.Table(
+    "live_counts",
+    metadata,
+    sa.Column("tenant", sa.Text, primary_key=True),
+    sa.Column("day", sa.BigInteger, primary_key=True, autoincrement=False),
     sa.Column("n", sa.BigInteger, nullable=False),
 )
 

@@ -37,7 +37,7 @@ from vault.model import AuditEntry, AuditEvent
 from vault.ports.repeats import Keyed, effects
 from vault.ports.time import Clock
 from vault.storage.catalog import rows
-from vault.storage.catalog.tables import audit, audit_head, keyed_requests, recording_counts
+from vault.storage.catalog.tables import audit, audit_head, keyed_requests, live_counts, recording_counts
 from vault.telemetry import Metrics
 
 # -- what an error of a database means ----------------------------------------------------------------------------
@@ -170,6 +170,7 @@ class Transaction:
         self.dialect = connection.dialect.name
         self.events: list[AuditEvent] = []
         self.counts: Counter[tuple[str, str]] = Counter()
+        self.live: Counter[tuple[str, int]] = Counter()
         self.writes = 0
 
     async def fetch(self, statement: sa.Executable, parameters: Parameters | None = None) -> Sequence[sa.Row[Any]]:
@@ -278,6 +279,10 @@ class Transaction:
     def count(self, tenant: str, state: str, by: int) -> None:
         """Change the count of a tenant's recordings in a state by `by`, with this transaction."""
         self.counts[tenant, state] += by
+
+    def count_live(self, tenant: str, created_at: int, by: int) -> None:
+        """Change the count of a tenant's live recordings captured on the day of `created_at` by `by`, likewise."""
+        self.live[tenant, created_at // rows.DAY] += by
 
     def audit(self, events: Sequence[AuditEvent]) -> None:
         """Write `events` with this transaction."""
@@ -478,12 +483,18 @@ class Writer:
 
 
 async def _write_counts(transaction: Transaction) -> None:
-    """Add what the transaction's rows moved to the counts of their tenants and states, in one statement."""
+    """Add what the transaction's rows moved to the counts of their tenants, a statement for each table."""
     await transaction.add_each(
         recording_counts,
         unique=("tenant", "state"),
         column="n",
         values=[(tenant, state, by) for (tenant, state), by in sorted(transaction.counts.items()) if by],
+    )
+    await transaction.add_each(
+        live_counts,
+        unique=("tenant", "day"),
+        column="n",
+        values=[(tenant, day, by) for (tenant, day), by in sorted(transaction.live.items()) if by],
     )
 
 
