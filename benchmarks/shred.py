@@ -1,12 +1,17 @@
 """One sweep over N expired recordings: seconds until none has a key, and until each has its certificate.
 
-`python -m benchmarks.shred [--recordings 10000 100000 1000000] [--tenants 10] [--objects 2] [--postgres]`. Rows of
-recordings and of their objects (a manifest and segments) are written straight into the catalog; the keyring, the sweep
-and the certificates are the real ones. `floor` is the same catalog work alone, in the same run: SQLite reads the rows,
-stores a certificate's bytes for each and moves each row along, in transactions of the same size, without a hash or a
-signature; on PostgreSQL there is none. `seconds_to_deleted`, up to `--delete-up-to`, is when the last object is gone
-from the disk, and `seconds_to_final` when each has its final certificate, which waits for the leases of keys.
-`deletion_cpu_us` is the CPU of both, a recording.
+`python -m benchmarks.shred [--recordings 10000 100000 1000000] [--tenants 10] [--objects 2] [--postgres] [--s3]`.
+Rows of recordings and of their objects (a manifest and segments) are written straight into the catalog; the keyring,
+the sweep and the certificates are the real ones. `floor` is the same catalog work alone, in the same run: SQLite reads
+the rows, stores a certificate's bytes for each and moves each row along, in transactions of the same size, without a
+hash or a signature; on PostgreSQL there is none. `seconds_to_deleted`, up to `--delete-up-to`, is when the last object
+is gone from the disk, and `seconds_to_final` when each has its final certificate, which waits for the leases of keys.
+`deletion_cpu_us` is the CPU of both, a recording. `floor.seconds_to_unlinked` is the time in which as many files are
+unlinked below the same directories by a loop of `os.unlink` with `dir_fd`, and by eight threads of it, and
+`floor.unlink_cpu_us` the CPU of that: 2,000 recordings are measured, just before the sweep.
+
+`--s3` is about the object store alone: it prints how many requests the deletion of N recordings takes on a SeaweedFS,
+and how many the look once the leases are over.
 """
 
 import argparse
@@ -19,6 +24,7 @@ import shutil
 import sqlite3
 import tempfile
 import time
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -29,14 +35,18 @@ from benchmarks.large_catalog import rows_of
 from benchmarks.scale import postgres_below
 from vault.certificates.document import verify_certificate
 from vault.config import parse_config
+from vault.disk import sync_directory
 from vault.format.names import object_below, recording_prefix
 from vault.ids import TenantId, TokenId
 from vault.model import CallFacts, Codec, Container, Media, Principal, Role
+from vault.ports.objects import ObjectMeta
 from vault.ports.recordings import RecordingQuery
 from vault.retention.periods import Period
 from vault.services.ingest.sessions import CallStart
 from vault.storage.catalog.rows import recording_id
 from vault.storage.catalog.tables import metadata
+from vault.storage.s3 import bucket
+from vault.storage.s3.store import S3ObjectStore
 from vault.wiring import SystemClock, init_vault, open_vault
 from vault.wiring.adapters import catalog_place
 
@@ -168,6 +178,74 @@ def floor(path):
         return time.perf_counter() - began
 
 
+def unlink(directories):
+    for directory in directories:
+        handle = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+        with os.scandir(handle) as entries:
+            names = [entry.name for entry in entries]
+        for name in names:
+            os.unlink(name, dir_fd=handle)
+        os.close(handle)
+        directory.rmdir()
+
+
+def unlink_floor(config, recordings, objects, *, sample=2000):
+    """Unlink objects of the same size in a copy of the layout; return what that would take for `recordings`."""
+    body = next((config.objects_path / "objects").glob("v1/*/*/rec_*/000000-*")).read_bytes()
+    figures = {}
+    for threads in (1, 8):
+        with tempfile.TemporaryDirectory(prefix="floor-", dir=config.objects_path.parent) as root:
+            directories = [Path(root) / f"{number % 10}" / f"rec_{number}" for number in range(sample)]
+            for directory in directories:
+                directory.mkdir(parents=True)
+                for number in range(objects):
+                    (directory / f"{number:06d}-{'0' * 32}#object").write_bytes(body)
+            os.sync()
+            cpu, began = time.process_time(), time.perf_counter()
+            with ThreadPoolExecutor(threads) as pool:
+                list(pool.map(unlink, [directories[start::threads] for start in range(threads)]))
+            for tenant in Path(root).iterdir():
+                sync_directory(tenant)
+            seconds = (time.perf_counter() - began) * recordings / sample
+            cpu = (time.process_time() - cpu) / sample * 1e6
+        figures[f"{threads}_threads"] = round(seconds, 2)
+    return {"seconds_to_unlinked": figures, "unlink_cpu_us": round(cpu, 1)}
+
+
+async def requests_to_delete(recordings, objects):
+    """Print how many requests the deletion of recordings of one day takes on S3, and the look that follows."""
+    from tests.helpers.seaweed import Seaweed  # noqa: PLC0415 - only here
+
+    with tempfile.TemporaryDirectory(prefix="callvault-bench-") as directory:
+        server = Seaweed(directory=Path(directory))
+        await asyncio.to_thread(server.start)
+        try:
+            settings = server.settings("bench")
+            await asyncio.to_thread(bucket.provision, settings)
+            store = await S3ObjectStore.open(settings)
+            asked = []
+            store._client.meta.events.register("before-send.s3", lambda **_: asked.append(1))
+            places = {}
+            for number in range(recordings):
+                prefix = recording_prefix(TenantId("bench"), 20_000, recording_id(number.to_bytes(16)))
+                places[prefix] = [object_below(prefix, each, f"{each:032x}") for each in range(objects)]
+            meta = ObjectMeta(retain_until=datetime(2020, 1, 1, tzinfo=UTC), retention_class="x", sha256="0" * 64)
+            for known in places.values():
+                await asyncio.gather(*(store.put(name, [b"x" * 1000], meta=meta) for name in known))
+            figures = {}
+            for look in ("requests_each", "requests_each_for_the_second_look"):
+                asked.clear()
+                began = time.perf_counter()
+                outcomes = await store.delete_below(places)
+                assert all(each.absent for found in outcomes.values() for each in found)
+                figures[look] = round(len(asked) / recordings, 3)
+                figures[look.replace("requests_each", "seconds")] = round(time.perf_counter() - began, 2)
+            report("shred_s3", recordings=recordings, objects=objects, **figures)
+            await store.close()
+        finally:
+            await asyncio.to_thread(server.stop)
+
+
 async def prepare(config, clock, recordings, tenants, *, objects, stored):
     """Make a vault with so many due recordings, and have nothing of it wait for the disk."""
     await init_vault(config, trial=True, clock=clock)
@@ -265,6 +343,7 @@ async def measure(recordings, tenants, *, objects, stored, server):
             await asyncio.to_thread(shutil.copyfile, config.catalog_path, spare)
             seconds = round(await asyncio.to_thread(floor, spare), 2)
             spare.unlink()
+        unlinked = await asyncio.to_thread(unlink_floor, config, recordings, objects) if stored else {}
         clock.ahead = timedelta(days=3)
         figures = await sweep(config, clock, sample, recordings, stored=stored)
         report(
@@ -274,7 +353,7 @@ async def measure(recordings, tenants, *, objects, stored, server):
             tenants=tenants,
             objects=objects,
             **figures,
-            floor={"seconds_to_certified": seconds},
+            floor={"seconds_to_certified": seconds, **unlinked},
         )
 
 
@@ -291,6 +370,10 @@ async def every(arguments, server):
 
 def main(arguments):
     with contextlib.ExitStack() as stack:
+        if arguments.s3:
+            for recordings in arguments.recordings:
+                run(requests_to_delete(recordings, arguments.objects))
+            return
         server = None
         if arguments.postgres:
             base = stack.enter_context(tempfile.TemporaryDirectory(prefix="callvault-bench-"))
@@ -305,4 +388,5 @@ if __name__ == "__main__":
     parser.add_argument("--objects", type=int, default=2, help="of each recording, its manifest among them")
     parser.add_argument("--delete-up-to", type=int, default=100_000, help="larger runs end once all is certified")
     parser.add_argument("--postgres", action="store_true")
+    parser.add_argument("--s3", action="store_true", help="only how many requests the deletion of objects takes")
     main(parser.parse_args())
