@@ -400,10 +400,13 @@ class RecordingStore:
         keys = {rows.key(recording): recording for recording in recordings}
         found: dict[RecordingId, list[str]] = {recording: [] for recording in recordings}
         within = await partitions.stretch(self._database, [*keys])
+        prefixes: dict[bytes, str] = {}
         for row in await self._database.fetch(recording_sql.PLACES_OF, {"keys": [*keys], **within}):
-            recording = keys[row.recording]
-            prefix = recording_prefix(TenantId(row.tenant), row.audio_period, recording)
-            found[recording].append(object_below(prefix, row.number, row.attempt.hex()))
+            key, number, attempt, period, tenant = tuple(row)
+            recording = keys[key]
+            if key not in prefixes:
+                prefixes[key] = recording_prefix(TenantId(tenant), period, recording)
+            found[recording].append(object_below(prefixes[key], number, attempt.hex()))
         return found
 
     async def finish_recording(
