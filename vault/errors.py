@@ -127,6 +127,7 @@ class UnderWay(Conflict):
     """The first request with this Idempotency-Key has no answer yet; nothing was done by this one."""
 
     code = "under_way"
+    retry_after_seconds = 5
 
 
 class AnswerLost(Conflict):

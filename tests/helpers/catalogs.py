@@ -479,6 +479,7 @@ async def call_everything(catalog: Catalog) -> None:
         until=one.created_at,
     )
     claimed = await catalog.claim_request(asked, now=one.created_at, forget_before=one.created_at)
+    await catalog.renew_request(claimed, until=one.created_at)
     await catalog.leave_request(claimed, at=one.created_at)
     await catalog.settle_request(claimed, status=200, answer=b"sealed")
     await catalog.placers([HoldId("hold_1")])

@@ -126,6 +126,52 @@ async def test_while_the_first_is_under_way_a_repeat_waits_and_then_gets_its_ans
     assert [each["id"] for each in await holds(app)] == [repeated.json["id"]]
 
 
+async def test_a_sweep_of_more_than_half_a_minute_is_not_taken_over_by_a_repeat(app, monkeypatch):
+    monkeypatch.setattr("vault.services.repeats._RENEWED_EVERY", 0.01)
+    reached, go_on = asyncio.Event(), asyncio.Event()
+    renewed = asyncio.Event()
+    sweep, renew = app.vault.sweeper.sweep, app.vault.catalog.renew_request
+    sweeps = 0
+
+    async def slow(*args, **words):
+        nonlocal sweeps
+        sweeps += 1
+        reached.set()
+        await go_on.wait()
+        return await sweep(*args, **words)
+
+    async def counted(*args, **words):
+        await renew(*args, **words)
+        renewed.set()
+
+    monkeypatch.setattr(app.vault.sweeper, "sweep", slow)
+    monkeypatch.setattr(app.vault.catalog, "renew_request", counted)
+
+    async def ask():
+        return await app.ask("POST", "/v1/sweeps", Role.OPERATOR, body={}, headers=headers)
+
+    headers = key()
+    first = asyncio.create_task(ask())
+    await reached.wait()
+    for _ in range(3):
+        app.clock.advance(seconds=25)
+        renewed.clear()
+        await renewed.wait()
+        renewed.clear()
+        await renewed.wait()
+    with out_of_reach(app.vault.catalog, "renew_request"):
+        await asyncio.sleep(0.05)
+        early = await ask()
+    assert (early.status, early.problem, early.headers["Retry-After"]) == (409, "under_way", "5")
+    go_on.set()
+    done = await first
+    assert (done.status, sweeps) == (200, 1)
+    renewed.clear()
+    await asyncio.sleep(0.05)
+    assert not renewed.is_set(), "what has ended is not renewed"
+    assert (await ask()).headers["Idempotency-Replayed"] == "true"
+
+
 async def test_a_hold_that_failed_half_way_says_so_and_becomes_active_under_its_key(app):
     recording = await app.upload("call", sound(500))
     headers, body = key(), app.hold_body(recording)

@@ -47,6 +47,9 @@ class KeyedRows(Protocol):
         removed.
         """
 
+    async def renew_request(self, keyed: Keyed, *, until: datetime) -> None:
+        """Keep other attempts from taking over until `until`, if the attempt still carries out the request."""
+
     async def settle_request(self, keyed: Keyed, *, status: int, answer: bytes) -> None:
         """Store the answer if the attempt still carries out the request."""
 

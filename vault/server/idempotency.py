@@ -61,7 +61,8 @@ async def once(request: web.Request, handler: Handler) -> web.StreamResponse:
         return _again(repeats.answer(keyed, key), status=keyed.status)
     present = Effects(keyed=keyed, durable=keyed.effect)
     try:
-        response = await _honestly(request, handler, present)
+        async with repeats.alive(keyed):
+            response = await _honestly(request, handler, present)
     except Refused as refusal:
         if not present.durable:
             await repeats.leave(keyed)

@@ -124,7 +124,7 @@ def problem(
         body=json.dumps(body).encode(),
         content_type="application/problem+json",
     )
-    if isinstance(error, errors.Unavailable):
+    if isinstance(error, errors.Unavailable | errors.UnderWay):
         response.headers["Retry-After"] = str(error.retry_after_seconds)
     if isinstance(error, errors.Unauthenticated):
         # One header line for each challenge, because ffmpeg reads only the first challenge of a line.

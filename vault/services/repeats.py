@@ -1,6 +1,7 @@
 """Requests with an Idempotency-Key: each takes effect once, and repetitions get its first answer.
 
-Order: claim → the act, whose transaction also stores its effect with the claim → answer stored. A crash after the claim
+Order: claim → the act, whose transaction also stores its effect with the claim → answer stored. The claim is renewed
+while the act is carried out, so nobody else carries it out meanwhile, however long it takes. A crash after the claim
 leaves a claim without an effect; once its time is up, a repetition carries the request out. A crash after the act
 leaves the effect, which a repetition finds. An attempt whose claim was taken over can no longer take effect: its
 transaction fails.
@@ -8,15 +9,17 @@ transaction fails.
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
 from datetime import timedelta
 from typing import Final
 
 from vault.crypto.derive import open_with_any
 from vault.crypto.values import open_answer, seal_answer
-from vault.errors import Conflict, KeyReused, Malformed, Unavailable, UnderWay
+from vault.errors import Conflict, KeyReused, Malformed, OutcomeUnknown, Unavailable, UnderWay
 from vault.ids import TokenId
 from vault.model import DataKey
 from vault.ports.repeats import Keyed, KeyedRows
@@ -24,7 +27,9 @@ from vault.services.surroundings import Surroundings
 
 _KEPT: Final = timedelta(hours=24)
 _PATIENCE: Final = timedelta(seconds=30)
-"""How long an attempt counts as alive. A repetition takes over an older one only if it has no durable effect."""
+"""How long an attempt counts as alive after it was claimed or renewed; then a repetition takes it over."""
+_RENEWED_EVERY: Final = 10.0
+"""Seconds between renewals of a claim: two may fail."""
 _MAX_KEY: Final = 255
 _NONCE_BYTES: Final = 12
 
@@ -80,6 +85,24 @@ class Repeats:
                 "the first request with this Idempotency-Key is still under way", hint="repeat it in a moment"
             )
         return found, found.attempt == asked.attempt
+
+    @asynccontextmanager
+    async def alive(self, keyed: Keyed) -> AsyncIterator[None]:
+        """Renew the claim while what runs inside carries out the act."""
+        renewing = asyncio.create_task(self._renew(keyed), name="renewal of a claim")
+        try:
+            yield
+        finally:
+            renewing.cancel()
+            await asyncio.wait([renewing])
+
+    async def _renew(self, keyed: Keyed) -> None:
+        while True:
+            await asyncio.sleep(_RENEWED_EVERY)
+            try:
+                await self._catalog.renew_request(keyed, until=self._clock.now() + _PATIENCE)
+            except (Unavailable, OutcomeUnknown) as error:
+                logger.warning("a claim was not renewed", extra={"fields": {"reason": error.message}})
 
     async def keep(self, keyed: Keyed, key: str, *, status: int, answer: bytes) -> None:
         """Store the answer for a day. The act is durable already, so an outage costs only the answer."""

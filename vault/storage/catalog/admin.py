@@ -461,6 +461,7 @@ _SETTLE = (
 )
 _DROP = sa.delete(keyed_requests).where(*_ITS_ATTEMPT, _k.effect.is_(sa.false()))
 _LEAVE = sa.update(keyed_requests).where(*_ITS_ATTEMPT).values(until=sa.bindparam("new_until"))
+_RENEW = _LEAVE.where(_k.status.is_(None))
 
 
 class RepeatStore:
@@ -495,6 +496,15 @@ class RepeatStore:
             return _to_keyed((await transaction.fetch(_FIND, _place(asked)))[0])
 
         return await self._database.writer.run(act, beside=True)
+
+    async def renew_request(self, keyed: Keyed, *, until: datetime) -> None:
+        """Move the instant of the attempt."""
+        values = {**_place(keyed), "its_attempt": keyed.attempt, "new_until": rows.micros(until)}
+
+        async def act(transaction: Transaction) -> None:
+            await transaction.write(_RENEW, values)
+
+        await self._database.writer.run(act, beside=True)
 
     async def settle_request(self, keyed: Keyed, *, status: int, answer: bytes) -> None:
         """Store the answer."""
