@@ -430,6 +430,19 @@ async def test_recordings_are_found_by_size_duration_and_by_what_goes_when(catal
     assert live.id not in await found(catalog, tenant=ACME, expires_from=NOW)
 
 
+async def test_a_list_that_nothing_can_match_reads_no_row(catalog):
+    await measured(catalog, size=100, seconds=10, days=9)
+    asked = []
+    engine = (catalog._database._readers or catalog._database.engine).sync_engine
+    sa.event.listen(engine, "before_cursor_execute", lambda *given: asked.append(given[2]))
+    for chosen in ({"min_bytes": 1}, {"max_duration": timedelta(days=1)}, {"expires_to": NOW + timedelta(days=99)}):
+        assert await found(catalog, tenant=ACME, state=RecordingState.OPEN, **chosen) == []
+    assert await found(catalog, state=RecordingState.SHREDDED, expires_from=NOW) == []
+    assert asked == []
+    assert await found(catalog, tenant=ACME, state=RecordingState.SEALED, min_bytes=1) != []
+    assert asked
+
+
 async def test_calls_are_found_by_any_of_their_tokens(catalog):
     calls = {}
     for name, caller, called in (("k", "x", "y"), ("k~2", "z", "x"), ("other", "y", "z")):

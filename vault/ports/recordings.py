@@ -65,6 +65,14 @@ class RecordingQuery:
         return self.expires_from is not None or self.expires_to is not None
 
     @property
+    def contradicts(self) -> bool:
+        """Whether no row can match, because the state excludes what a bound asks for."""
+        unfinished = self.state is RecordingState.OPEN
+        return (self.measures and unfinished) or (
+            self.by_expiry and (unfinished or self.state is RecordingState.SHREDDED)
+        )
+
+    @property
     def measures(self) -> bool:
         """Whether it has a bound of bytes or of duration."""
         bounds = (self.min_bytes, self.max_bytes, self.min_duration, self.max_duration)
