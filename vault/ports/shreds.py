@@ -94,6 +94,15 @@ class BatchEntries:
     status: CertificateStatus
     entries: Entries = field(repr=False)
 
+    def ids(self, *, tenant: TenantId | None = None) -> Sequence[CertificateId]:
+        """Return the ids of those that were issued, with `tenant` only that tenant's, in the order of their places."""
+        mine = {number for number, group in enumerate(self.entries.groups) if tenant in {None, group.tenant}}
+        return [
+            CertificateId("cert_" + place[1][:ID_BYTES].hex())
+            for place in self.entries.places
+            if place is not None and place[0] in mine
+        ]
+
     def certificates(
         self, *, tenant: TenantId | None = None, among: Container[bytes] | None = None
     ) -> Sequence[StoredCertificate]:

@@ -7,7 +7,7 @@ versions stored a row a certificate; those rows stay, and are read here beside t
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import AsyncIterator, Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from typing import Any, TypeAlias
@@ -264,51 +264,45 @@ async def _page(
     above: str | None = None,
     below: str | None = None,
 ) -> list[StoredCertificate]:
-    """Return at least the first `limit` certificates of batches above and below these ids, if there are so many."""
-    found: list[StoredCertificate] = []
-    last = ""
-    async for entries in _walk(database, tenant, above, below, newest_first=newest_first):
-        # Batches of one millisecond have their ids among each other, so they are read together.
-        if len(found) >= limit and entries.batch[: _STAMP - 1] != last:
-            break
-        last = entries.batch[: _STAMP - 1]
-        found += [
-            each
-            for each in entries.certificates(tenant=tenant)
-            if (below is None or each.id < below) and (above is None or each.id >= above)
-        ]
-    return found
-
-
-async def _walk(
-    database: Database, tenant: TenantId | None, above: str | None, below: str | None, *, newest_first: bool
-) -> AsyncIterator[BatchEntries]:
-    """Yield the batches whose certificates can lie above and below these ids, in order of their ids."""
+    """Return at least the first `limit` certificates above and below these ids, if there are so many, in any order."""
     low = "bat_" + (above or "cert_")[5:_STAMP].ljust(12, "0") + "0" * 20
     high = "bat_" + (below or "cert_~")[5:_STAMP].replace("~", "").ljust(12, "f") + "f" * 20
-    while page := await _next(database, tenant, low, high, newest_first=newest_first):
+    found: list[StoredCertificate] = []
+    count = 1  # a batch has thousands: the first is nearly always enough
+    while page := await _next(database, tenant, low, high, count, newest_first=newest_first):
         for entries in page:
-            yield entries
-        edge = int.from_bytes(id_bytes(page[-1].batch))
+            ids = [
+                name
+                for name in entries.ids(tenant=tenant)
+                if (below is None or name < below) and (above is None or name >= above)
+            ]
+            wanted = sorted(ids, reverse=newest_first)[: max(limit, 0)]
+            found += entries.certificates(among={*map(id_bytes, wanted)})
+        edge, stamp = int.from_bytes(id_bytes(page[-1].batch)), page[-1].batch[: _STAMP - 1]
         if newest_first:
             high = f"bat_{edge - 1:032x}"
         else:
             low = f"bat_{edge + 1:032x}"
+        if len(found) >= limit:
+            # Batches of one millisecond have their ids among each other, so they are read together.
+            low, high = max(low, stamp + "0" * 20), min(high, stamp + "f" * 20)
+        count = _BATCH_PAGE
+    return found
 
 
 async def _next(
-    database: Database, tenant: TenantId | None, low: str, high: str, *, newest_first: bool
+    database: Database, tenant: TenantId | None, low: str, high: str, count: int, *, newest_first: bool
 ) -> Sequence[BatchEntries]:
     column = _b.id if tenant is None else _t.batch
     order = column.desc() if newest_first else column.asc()
     if tenant is None:
-        statement = _ENTRIES.where(_b.id.between(low, high)).order_by(order).limit(_BATCH_PAGE)
+        statement = _ENTRIES.where(_b.id.between(low, high)).order_by(order).limit(count)
         return [rows.to_entries(row) for row in await database.fetch(statement)]
     mine = (
         sa.select(_t.batch)
         .where(_t.tenant == tenant, _t.batch.between(id_bytes(low), id_bytes(high)))
         .order_by(order)
-        .limit(_BATCH_PAGE)
+        .limit(count)
     )
     names = ["bat_" + row.batch.hex() for row in await database.fetch(mine)]
     if not names:
