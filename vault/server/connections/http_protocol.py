@@ -16,6 +16,7 @@ from typing import Any, Final, Protocol, cast
 from aiohttp import StreamReader, web
 from aiohttp.web_protocol import RequestHandler
 
+from vault.errors import TooLarge
 from vault.ids import TenantId
 from vault.ports.journal import Journal
 from vault.server.connections.connections import Connection
@@ -145,6 +146,8 @@ _LINE_BYTES: Final = 1 << 16
 """How long a line of a request's head may be: far longer than a fact, so that an overlong fact fails no upload."""
 _HEAD_BYTES: Final = 1 << 18
 """The connection is closed after this many bytes of a head without an end."""
+_TRAILER_BYTES: Final = 1 << 16
+"""How many bytes may follow the last byte of a body's content: its trailers, or what frames a chunk."""
 _MOST_WAITING: Final = 2
 """How many requests of a connection may wait for the one before them; then the connection is no longer read."""
 _METHOD: Final = re.compile(rb"[A-Z]+(?: |$)")
@@ -164,6 +167,9 @@ class HttpLine(RequestHandler):
         "_head_bytes",
         "_head_of",
         "_newest_body",
+        "_overlong",
+        "_trailer_bytes",
+        "_trailers_after",
         "connection",
         "held",
         "intake",
@@ -186,6 +192,9 @@ class HttpLine(RequestHandler):
         """The number of requests before the one whose head began last."""
         self._head_bytes = 0
         self._first_line = False
+        self._trailer_bytes = self._trailers_after = 0
+        """How many bytes arrived since the body had content last, and how much content that was."""
+        self._overlong = False
         self.refusals = refusals
         self.connection = connection
         connection.use(self)
@@ -223,6 +232,8 @@ class HttpLine(RequestHandler):
 
     def data_received(self, data: bytes) -> None:
         """Parse arrived bytes."""
+        if self._overlong:
+            return  # the request is refused, and the connection ends with its answer
         if self.intake is not None and len(data) > _COUNTED_BYTES:
             self.intake.read(self, len(data))
         if data and not self._upgraded and (self._newest_body is None or self._newest_body.is_eof()):
@@ -230,6 +241,8 @@ class HttpLine(RequestHandler):
         super().data_received(data)
         if self._messages:
             self._newest_body = self._messages[-1][1]
+        if self._newest_body is not None and not self._newest_body.is_eof():
+            self._trailing(self._newest_body, len(data))
 
     def _heading(self, data: bytes) -> bytes:
         """Return a piece of a head with the non-ASCII bytes of its address escaped, also for a request that waits.
@@ -247,6 +260,17 @@ class HttpLine(RequestHandler):
         line, end, rest = data.partition(b"\n")
         self._first_line = not end
         return data if line.isascii() else _NO_ASCII.sub(lambda byte: b"%%%02X" % byte[0][0], line) + end + rest
+
+    def _trailing(self, body: StreamReader, size: int) -> None:
+        """Refuse a request whose body goes on for too long without content: the parser keeps all of its trailers."""
+        if body.total_bytes != self._trailers_after:
+            self._trailers_after, self._trailer_bytes = body.total_bytes, 0
+            return
+        self._trailer_bytes += size
+        if self._trailer_bytes > _TRAILER_BYTES:
+            self._overlong = True
+            self.close()
+            body.set_exception(TooLarge(f"the request's trailers are longer than {_TRAILER_BYTES >> 10} KiB"))
 
     def _refuse_head(self) -> None:
         """Answer 431 and close; only close if the answer would land in the middle of another one."""
