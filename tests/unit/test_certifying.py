@@ -236,6 +236,22 @@ async def test_each_tenant_finds_the_batch_and_its_root_in_its_audit_trail(scene
     ]
 
 
+async def test_what_certificates_have_in_common_is_written_for_one_tenant_in_a_turn_of_the_loop(scene, monkeypatch):
+    loop, turn, worded = asyncio.get_running_loop(), 0, []
+
+    def tick():
+        nonlocal turn
+        turn += 1
+        ticking[0] = loop.call_soon(tick)
+
+    ticking = [loop.call_soon(tick)]
+    of = issuing.Form.of
+    monkeypatch.setattr(issuing.Form, "of", lambda whole: worded.append(turn) or of(whole))
+    await scene.certify(scene.certifier())
+    ticking[0].cancel()
+    assert len(worded) == len({row.tenant for row in scene.rows}) == len({*worded})
+
+
 async def test_certifying_again_adds_nothing_and_changes_no_byte(scene):
     await scene.certify(scene.certifier())
     before = await scene.catalog.certificates()

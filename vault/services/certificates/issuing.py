@@ -236,15 +236,17 @@ class Certifier:
         """Return the wording of each subject's certificate; those of the shred are kept."""
         if self._worded != shred.id:
             self._worded, self._wordings = shred.id, {}
+        wordings = self._wordings
         kinds = [*map(_kind, subjects)]
-        fresh = {kind: said for kind, said in zip(kinds, subjects, strict=True) if kind not in self._wordings}
+        fresh = {kind: said for kind, said in zip(kinds, subjects, strict=True) if kind not in wordings}
         tenants = {tenant.id: tenant for tenant in await self._catalog.tenants()} if fresh else {}
         for kind, said in fresh.items():
             tenant = tenants[said.parts[0].coordinate.cohort.tenant]
             (identifier,) = new_ids("cert", 1, at=now, entropy=self._entropy)
             first = self._whole(said, shred, receipt, tenant, identifier, self._entropy(_NONCE_BYTES), now)
-            self._wordings[kind] = _Wording(tenant, first, Form.of(first))
-        return [self._wordings[kind] for kind in kinds]
+            wordings[kind] = _Wording(tenant, first, Form.of(first))
+            await asyncio.sleep(0)  # one takes a millisecond, and a sweep has one for each tenant
+        return [wordings[kind] for kind in kinds]
 
     def _draft(self, alike: _Alike, wording: _Wording, shred: Shred, receipt: ShredReceipt, now: datetime) -> Draft:
         """Return the certificates to sign of subjects that share a wording; Invalid if one contradicts itself."""
