@@ -103,6 +103,36 @@ async def test_what_is_not_http_is_closed(server, data):
     assert b" 20" not in said[:13]
 
 
+async def test_trailers_beyond_64_kib_end_the_upload_with_what_came_and_the_answer_says_the_limit(
+    site, server, client, key
+):
+    async with wire(server) as (reader, writer):
+        writer.write(chunked(site, key) + chunk(b"x" * 400))
+        while (found := await head(client, site, key)) is None or not found[0]:
+            await asyncio.sleep(0.01)
+        writer.write(b"0\r\n")
+        for number in range(4):
+            writer.write(b"x-%d: " % number + b"t" * 20_000 + b"\r\n")
+            await writer.drain()
+        status, headers, body = await answer(reader)
+    assert (status, body["title"], headers["connection"]) == (413, "too large", "close")
+    assert "64 KiB" in body["detail"]
+    assert await ends_as(client, site, key, "truncated")
+    assert await audio(client, site, key) == b"x" * 400
+
+
+async def test_trailers_below_the_limit_are_ignored_and_the_upload_is_whole(site, server, client, key):
+    async with wire(server) as (reader, writer):
+        writer.write(chunked(site, key) + chunk(b"x" * 400) + b"0\r\n")
+        for number in range(3):
+            writer.write(b"x-%d: " % number + b"t" * 15_000 + b"\r\n")
+            await writer.drain()
+        writer.write(b"\r\n")
+        status, _, _ = await answer(reader)
+    assert status == 201
+    assert await audio(client, site, key) == b"x" * 400
+
+
 # -- size -------------------------------------------------------------------------------------------------------
 
 

@@ -167,7 +167,6 @@ class HttpLine(RequestHandler):
         "_head_bytes",
         "_head_of",
         "_newest_body",
-        "_overlong",
         "_trailer_bytes",
         "_trailers_after",
         "connection",
@@ -194,7 +193,6 @@ class HttpLine(RequestHandler):
         self._first_line = False
         self._trailer_bytes = self._trailers_after = 0
         """How many bytes arrived since the body had content last, and how much content that was."""
-        self._overlong = False
         self.refusals = refusals
         self.connection = connection
         connection.use(self)
@@ -232,8 +230,6 @@ class HttpLine(RequestHandler):
 
     def data_received(self, data: bytes) -> None:
         """Parse arrived bytes."""
-        if self._overlong:
-            return  # the request is refused, and the connection ends with its answer
         if self.intake is not None and len(data) > _COUNTED_BYTES:
             self.intake.read(self, len(data))
         if data and not self._upgraded and (self._newest_body is None or self._newest_body.is_eof()):
@@ -268,8 +264,7 @@ class HttpLine(RequestHandler):
             return
         self._trailer_bytes += size
         if self._trailer_bytes > _TRAILER_BYTES:
-            self._overlong = True
-            self.close()
+            self.close()  # what still comes is not parsed, and the connection ends with its answer
             body.set_exception(TooLarge(f"the request's trailers are longer than {_TRAILER_BYTES >> 10} KiB"))
 
     def _refuse_head(self) -> None:
