@@ -17,8 +17,8 @@ from tests.clients import CLIENTS, node_modules
 from tests.helpers.app import PCMU, PURPOSE, TENANTS, App, app, sound
 from tests.helpers.soak import SOAK
 from vault.model import Role
-from vault.server.operations import OPERATIONS
 from vault.server.origins import EXPOSED
+from vault.server.routes import OPERATIONS
 
 __all__ = ["app"]
 

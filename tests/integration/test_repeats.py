@@ -15,7 +15,7 @@ from vault.errors import Unavailable
 from vault.model import HoldState, Role
 from vault.retention.guards import Guard, Tripped
 from vault.server.app import serve
-from vault.server.operations import OPERATIONS
+from vault.server.routes import OPERATIONS
 from vault.wiring import open_vault
 
 __all__ = ["app"]

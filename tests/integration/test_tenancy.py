@@ -11,7 +11,7 @@ from tests.helpers.routes import ABOUT_ONE, PRIVATE, ROUTES, SIGNED, things
 from vault.access.permissions import Act, permits
 from vault.model import Role
 from vault.server.app import build_app
-from vault.server.operations import OPERATIONS
+from vault.server.routes import OPERATIONS
 
 __all__ = ["app"]
 

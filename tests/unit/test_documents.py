@@ -20,7 +20,7 @@ from vault.access.permissions import PERMISSIONS, Act
 from vault.model import Role
 from vault.server.ingest.uploading import Receipt
 from vault.server.operation import build
-from vault.server.operations import OPERATIONS
+from vault.server.routes import OPERATIONS
 from vault.telemetry import Metrics
 
 ROOT = Path(__file__).parents[2]

@@ -31,7 +31,7 @@ from vault.ports.recordings import Kept
 from vault.ports.shreds import SweepOverride
 from vault.server.context import with_names
 from vault.server.operation import build
-from vault.server.operations import OPERATIONS, openapi
+from vault.server.routes import OPERATIONS, openapi
 from vault.services.recordings.search import FRAMES_LEFT_OUT, LEFT_OUT, STATED_START
 
 INSTANT = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z")

@@ -15,7 +15,7 @@ from cli.main import main
 from vault.config import Config, load_config, parse_config
 from vault.errors import ConfigError, Invalid, kind_in_words, reason
 from vault.server.context import parse_model
-from vault.server.operations import OPERATIONS
+from vault.server.routes import OPERATIONS
 from vault.wording import first_misfit
 
 FOREIGN = re.compile(

@@ -23,11 +23,11 @@ from vault.server.idempotency import once
 from vault.server.ingest import resumable, tcp
 from vault.server.ingest.audiohook import NONCES
 from vault.server.operation import routes
-from vault.server.operations import OPERATIONS
 from vault.server.origins import share_with_site, sites
 from vault.server.problems import plain_problem, problem
 from vault.server.refusal_log import REFUSALS, Refusals
-from vault.server.refusals import failing, tell
+from vault.server.refused_request import failing, tell
+from vault.server.routes import OPERATIONS
 from vault.services.vault import Vault
 from vault.telemetry import request_id
 

@@ -22,9 +22,9 @@ from vault.server.api.holds import hold_answer
 from vault.server.api.tenants import tenant_answer
 from vault.server.context import INGEST, VAULT, Handler, principal, whole_body
 from vault.server.operation import Operation
-from vault.server.operations import OPERATIONS
 from vault.server.problems import problem
-from vault.server.refusals import failing
+from vault.server.refused_request import failing
+from vault.server.routes import OPERATIONS
 from vault.services.repeats import checked_key
 from vault.telemetry import request_id
 

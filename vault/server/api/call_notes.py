@@ -20,7 +20,7 @@ from vault.server.api.recordings import Audible, audible, playing, recording_of,
 from vault.server.context import Admitted, path_call_key, small_body
 from vault.server.operation import TEXT, Answer, Operations, answer
 from vault.server.problems import problem
-from vault.server.refusals import failing
+from vault.server.refused_request import failing
 from vault.server.schemas import Count, FormerRef, Moment, RecordingRef, Sha256, moment, moment_of_ms, render
 from vault.services.ingest.sessions import IngestSession
 from vault.services.playback.playback import Playable

@@ -40,7 +40,7 @@ from vault.server.context import (
 from vault.server.ingest.body import BodyPieces
 from vault.server.operation import Answer, Operations
 from vault.server.problems import s3_problem
-from vault.server.refusals import failing
+from vault.server.refused_request import failing
 from vault.services.ingest.sessions import CallStart
 from vault.services.recordings.search import extra_of
 from vault.services.uploads.parts import Upload

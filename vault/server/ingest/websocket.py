@@ -29,7 +29,7 @@ from vault.server.context import CONFIG, VAULT, came_from, claims, path_tenant, 
 from vault.server.ingest.body import IdleTimer
 from vault.server.operation import Answer, Operations
 from vault.server.problems import close_code, status_of
-from vault.server.refusals import DIALECT, tell
+from vault.server.refused_request import DIALECT, tell
 from vault.services.ingest.live import Feed
 from vault.services.people.access import ended
 from vault.services.vault import Vault
