@@ -13,7 +13,7 @@ from tests.helpers.trail import audit_entries
 from tests.helpers.uploads import BYTES, PARTIAL, metadata
 from vault.access.permissions import permits
 from vault.model import Role
-from vault.server import operations
+from vault.server import routes
 
 __all__ = ["app"]
 
@@ -44,7 +44,7 @@ PAGED = {
 WITHIN = {"call_key", "number"}
 """What tells things apart within the tenant or the recording that the address names beside it."""
 NOUNS = {noun for _, path in ROUTES for noun in re.findall(r"{(\w+)}", path)} - WITHIN
-OPERATIONS = {(each.method.upper(), each.path): each for each in operations.OPERATIONS}
+OPERATIONS = {(each.method.upper(), each.path): each for each in routes.OPERATIONS}
 TUS = {"Tus-Resumable": "1.0.0", "Upload-Offset": "0", "Content-Type": BYTES, "X-HTTP-Method-Override": "PATCH"}
 IETF = {"Upload-Complete": "?0", "Upload-Offset": "0", "Content-Type": PARTIAL, "X-HTTP-Method-Override": "PATCH"}
 PART = f"<Part><PartNumber>1</PartNumber><ETag>{'0' * 32}</ETag></Part>"
