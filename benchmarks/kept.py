@@ -23,7 +23,7 @@ import asyncpg
 from benchmarks.common import report, run
 from benchmarks.large_catalog import PostgresRows, SqliteRows
 from benchmarks.scale import postgres_below
-from benchmarks.shred import OPERATOR, MovedClock, one_recording
+from benchmarks.shred import OPERATOR, MovedClock, add_tenants
 from vault.config import parse_config
 from vault.format.names import manifest_name, segment_name
 from vault.ids import TenantId
@@ -190,18 +190,7 @@ async def measure(arguments, base, server):
     place = catalog_place(config)
     await init_vault(config, trial=True, clock=clock)
     async with open_vault(config, clock=clock) as vault:
-        for number in range(arguments.tenants):
-            tenant = TenantId(f"bench-{number}")
-            await vault.tenants.add(
-                identifier=tenant,
-                name="Bench",
-                controller="Bench",
-                contact="bench@example.org",
-                retention=Period(timedelta(days=1)),
-                metadata_retention=Period(timedelta(days=400)),
-                actor=OPERATOR,
-            )
-            await one_recording(vault, tenant)
+        await add_tenants(vault, arguments.tenants, metadata_retention=Period(timedelta(days=400)))
     before = await tables_of(place)
     entries = await multiply(place, arguments.recordings, arguments.segments)
     figures = {}

@@ -246,21 +246,28 @@ async def requests_to_delete(recordings, objects):
             await asyncio.to_thread(server.stop)
 
 
+async def add_tenants(vault, tenants, **terms):
+    """Add so many tenants that keep audio for a day, each with one recording; return the last one's."""
+    for number in range(tenants):
+        tenant = TenantId(f"bench-{number}")
+        await vault.tenants.add(
+            identifier=tenant,
+            name="Bench",
+            controller="Bench",
+            contact="bench@example.org",
+            retention=Period(timedelta(days=1)),
+            actor=OPERATOR,
+            **terms,
+        )
+        sample = await one_recording(vault, tenant)
+    return sample
+
+
 async def prepare(config, clock, recordings, tenants, *, objects, stored):
     """Make a vault with so many due recordings, and have nothing of it wait for the disk."""
     await init_vault(config, trial=True, clock=clock)
     async with open_vault(config, clock=clock) as vault:
-        for number in range(tenants):
-            tenant = TenantId(f"bench-{number}")
-            await vault.tenants.add(
-                identifier=tenant,
-                name="Bench",
-                controller="Bench",
-                contact="bench@example.org",
-                retention=Period(timedelta(days=1)),
-                actor=OPERATOR,
-            )
-            sample = await one_recording(vault, tenant)
+        sample = await add_tenants(vault, tenants)
     await multiply(catalog_place(config), recordings, objects)
     if stored:
         await copy_objects(config)
