@@ -6,12 +6,16 @@ only place where its shape is written: the document at /v1/openapi.json is built
 
 from __future__ import annotations
 
+import ast
 import functools
+import inspect
 import re
+import textwrap
 from collections.abc import Callable, Mapping
 from dataclasses import fields
 from datetime import UTC, datetime, timedelta
 from enum import Enum, EnumType
+from itertools import pairwise
 from operator import attrgetter
 from typing import Annotated, Any, Final, NotRequired, TypeVar, cast, get_args, get_origin, get_type_hints, overload
 
@@ -107,10 +111,22 @@ def longest_seconds(period: str | None) -> float | None:
 # -- the bases of bodies and answers ----------------------------------------------------------------------------
 
 
+def _describe(schema: dict[str, Any], model: type[BaseModel]) -> None:
+    """Give the fields of a schema their docstrings, which pydantic itself would read when a server starts."""
+    for kind in model.__mro__:
+        if not issubclass(kind, BaseModel) or kind is BaseModel:
+            continue
+        [written] = ast.parse(textwrap.dedent(inspect.getsource(kind))).body
+        for named, said in pairwise(cast("ast.ClassDef", written).body):
+            match named, said:
+                case ast.AnnAssign(target=ast.Name(id=name)), ast.Expr(value=ast.Constant(value=str(text))):
+                    schema["properties"][name].setdefault("description", inspect.cleandoc(text))
+
+
 class Body(BaseModel):
     """A request body, or a query string."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True, json_schema_extra=_describe)
 
     def into(self, kind: type[_T], /, **more: Any) -> _T:
         """Return a dataclass; its fields are taken from `more`, else from the body's members of the same names."""
