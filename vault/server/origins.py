@@ -25,7 +25,7 @@ _OWN: Final = frozenset({"same-origin", "none"})
 _SITE: Final = web.RequestKey("site", str)
 _METHODS: Final = "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS"
 EXPOSED: Final = (
-    *("Location", "Retry-After", "Request-Id", "Recording-Id", "Recording-State"),
+    *("Location", "Retry-After", "Request-Id", "Recording-Id", "Recording-State", "Recording-Kept-Until"),
     *("Tus-Resumable", "Tus-Version", "Tus-Extension", "Tus-Max-Size", "Tus-Checksum-Algorithm", "Accept-Patch"),
     *("Upload-Offset", "Upload-Length", "Upload-Defer-Length", "Upload-Expires", "Upload-Complete", "Upload-Limit"),
     "Upload-Draft-Interop-Version",
