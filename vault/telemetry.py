@@ -185,7 +185,7 @@ class Exposition:
         """Return what stands before the value, as the library writes it."""
         alone = Metric(family.name, family.documentation, family.type)
         alone.samples.append(sample)
-        line = generate_latest(_One(alone)).decode().splitlines()[-1]
+        line = generate_latest(_One(alone)).decode().removesuffix("\n").rpartition("\n")[2]
         before = self._series[series] = line[: line.rindex(" ") + 1]
         return before
 

@@ -133,6 +133,19 @@ async def test_trailers_below_the_limit_are_ignored_and_the_upload_is_whole(site
     assert await audio(client, site, key) == b"x" * 400
 
 
+async def test_a_body_that_arrives_in_the_pieces_of_the_one_before_it_has_no_trailers(site, server, client, key):
+    piece = random.randbytes(40_000)
+    declared = ("Content-Type: audio/PCMU;rate=8000;channels=1", f"Content-Length: {2 * len(piece)}")
+    async with wire(server) as (reader, writer):
+        for name in (f"{key}-{number}" for number in range(4)):
+            writer.write(request(site, path(name), *declared) + piece)
+            await asyncio.sleep(0.1)  # so that half of each body is what had arrived of the one before, too
+            writer.write(piece)
+            status, _, _ = await answer(reader)
+            assert status == 201
+            assert await audio(client, site, name) == 2 * piece
+
+
 # -- size -------------------------------------------------------------------------------------------------------
 
 

@@ -108,7 +108,7 @@ def test_the_text_of_a_scrape_is_the_librarys(monkeypatch):
     metrics.denials.labels("role").inc(1e21)
     metrics.catalog.recordings.labels("sealed").set(12_345_678)
     for number, value in enumerate((float("nan"), float("inf"), -float("inf"), -0.5, 1e-9, 3)):
-        odd.labels(f'a"\\\n{number}', "\u00e9").set(value)
+        odd.labels(f'a"\\\n\u2028\x85\x0b{number}', "\u00e9").set(value)
     for _ in range(2):
         assert metrics.exposition.text() == generate_latest(metrics.registry)
         metrics.catalog.aged_by(lambda: 1e9)

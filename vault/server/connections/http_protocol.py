@@ -191,8 +191,10 @@ class HttpLine(RequestHandler):
         """The number of requests before the one whose head began last."""
         self._head_bytes = 0
         self._first_line = False
-        self._trailer_bytes = self._trailers_after = 0
-        """How many bytes arrived since the body had content last, and how much content that was."""
+        self._trailers_after: tuple[StreamReader | None, int] = None, 0
+        """The body that arrives, and how much content it had when it had some last."""
+        self._trailer_bytes = 0
+        """How many bytes arrived since then."""
         self.refusals = refusals
         self.connection = connection
         connection.use(self)
@@ -259,8 +261,8 @@ class HttpLine(RequestHandler):
 
     def _trailing(self, body: StreamReader, size: int) -> None:
         """Refuse a request whose body goes on for too long without content: the parser keeps all of its trailers."""
-        if body.total_bytes != self._trailers_after:
-            self._trailers_after, self._trailer_bytes = body.total_bytes, 0
+        if self._trailers_after != (body, body.total_bytes):
+            self._trailers_after, self._trailer_bytes = (body, body.total_bytes), 0
             return
         self._trailer_bytes += size
         if self._trailer_bytes > _TRAILER_BYTES:

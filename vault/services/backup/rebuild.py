@@ -223,7 +223,7 @@ class Rebuilder:
             try:
                 place = parse_name(info.name)
             except FormatError:
-                logger.warning("an object whose name this vault does not use is left as it is")
+                logger.warning("an object whose name this vault does not use brings no recording back")
                 continue
             if current is None or current.recording != place.recording:
                 if len(page) >= _PAGE:
