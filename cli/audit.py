@@ -29,7 +29,13 @@ _OPTIONAL: Final = ("role", "tenant", "purpose", "request_id", "target")
 
 
 OfTenant = Annotated[str | None, typer.Option("--tenant", help="Only this tenant's entries.")]
-OfRecording = Annotated[str | None, typer.Option("--recording", help="Only acts on this recording.")]
+OfRecording = Annotated[
+    str | None,
+    typer.Option(
+        "--recording",
+        help="Only acts on this recording itself. The acts on its holds and erasures are under their own ids.",
+    ),
+]
 OfActor = Annotated[str | None, typer.Option("--actor", help="Only acts of this token: tok_ and 32 hex digits.")]
 OfEvent = Annotated[
     str | None, typer.Option("--event", help="Only this event, such as access.play, or access for all such events.")

@@ -256,7 +256,6 @@ async def digest(
     path: str,
     *,
     see: str,
-    asked_by: Callable[[Mapping[str, Any]], str | None],
     look: Callable[[Mapping[str, Any]], str | None],
     render: Callable[[Mapping[str, Any]], None],
     shown: str | None,
@@ -265,8 +264,8 @@ async def digest(
     """Return the digest to approve: the given one, or that of the request, which is printed and confirmed first.
 
     Invalid if no person sees the request (--json, no terminal) and no digest is given. Conflict if no approval is
-    pending. Forbidden, before the question, if this token made the request. `asked_by` and `look` return the requester
-    and the digest from the answer of `path`; `render` prints that answer. `see` is the command that shows it.
+    pending. Forbidden, before the question, if the server says that this token may not approve it. `look` returns the
+    digest from the answer of `path`; `render` prints that answer. `see` is the command that shows it.
     """
     if shown is not None:
         return shown
@@ -279,12 +278,9 @@ async def digest(
     request = await call.client.get(path)
     found = look(request)
     if found is None:
-        raise Conflict("no approval is pending here; nothing was approved")
-    if call.client.token_id is not None and asked_by(request) == call.client.token_id:
-        raise Forbidden(
-            "the person who made this request cannot approve it; nothing was approved",
-            hint="a second person approves with their own token; the first may withdraw the request (reject)",
-        )
+        raise Conflict("no approval is pending here; nothing was approved", hint=f"its state: {see}")
+    if refused := request.get("may_not_approve"):
+        raise Forbidden(f"{refused['detail']}; nothing was approved", hint=refused["hint"])
     render(request)
     if not yes and not typer.confirm("approve this?", err=True):
         raise Conflict("not approved")

@@ -106,7 +106,6 @@ async def approve(call: Remote, erasure: ErasureName, shown: Shown = None, yes: 
         call,
         path,
         see=f"callvault erasures show {erasure}",
-        asked_by=lambda found: found["requested_by"],
         look=lambda found: found["shown"],
         render=lambda found: _show(call, found),
         shown=shown,

@@ -185,7 +185,6 @@ async def approve(
             call,
             path,
             see=f"callvault holds show {hold}",
-            asked_by=lambda found: found["release_requested_by"],
             look=lambda found: found["shown"],
             render=lambda found: call.out.show(found, _fields(found)),
             shown=shown,

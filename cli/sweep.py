@@ -182,7 +182,6 @@ async def approve(
         call,
         path,
         see="callvault sweep status --json",
-        asked_by=lambda found: found["requested_by"],
         look=lambda found: found["shown"],
         render=lambda found: call.out.fields(_override_fields(found)),
         shown=shown,

@@ -283,7 +283,6 @@ async def offboard(
                 call,
                 f"/v1/tenants/{segment(tenant)}",
                 see=f"callvault tenants show {tenant}",
-                asked_by=lambda found: found["offboard_requested_by"],
                 look=lambda found: found["offboarding"] and found["offboarding"]["shown"],
                 render=lambda found: call.out.show(found, _fields(found)),
                 shown=shown,

@@ -104,7 +104,10 @@ def test_no_address_takes_a_recording_back(app):
 
 
 async def test_one_operators_credential_brings_about_no_two_people(app):
-    """Whatever tokens it issues, and lets those issue: what takes two people is refused to each two of them."""
+    """Whatever tokens it issues, and lets those issue: what takes two people is refused to each two of them.
+
+    The request itself says so, to whoever may not approve it and to nobody else.
+    """
 
     async def issue(issuer: Role | str, role: Role) -> str:
         body = {"name": role.value, "role": role.value, "tenant": None if role is Role.OPERATOR else OURS}
@@ -127,11 +130,17 @@ async def test_one_operators_credential_brings_about_no_two_people(app):
         assert asked.status in (201, 202), (path, asked.body)
         collection = path.removesuffix("/release").removesuffix("/offboard")
         row = collection if collection != path else f"{path}/{asked.json['id']}"
+        assert "may_not_approve" not in asked.json
         decision = f"{path}/approve" if path.endswith("/offboard") else f"{row}/approve"
         shown = (asked.json.get("offboarding") or asked.json)["shown"]
         refused = await app.ask("POST", decision, approver, body={"shown": shown})
         assert (refused.status, "one person may hold both" in refused.json["detail"]) == (403, True), (path, refused)
         assert "--config" in refused.json["hint"]
+        told = {"detail": refused.json["detail"], "hint": refused.json["hint"]}
+        assert (await app.ask("GET", row, approver)).json["may_not_approve"] == told, path
+        own = (await app.ask("GET", row, first)).json["may_not_approve"]
+        assert "cannot approve it" in own["detail"]
+        assert "may_not_approve" not in (await app.ask("GET", row, Role.DPO)).json, path
         if path.endswith("/offboard"):
             assert (await app.ask("POST", decision, approver, body={"approve": False})).status == 200
     app.clock.advance(days=6)

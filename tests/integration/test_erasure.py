@@ -68,7 +68,9 @@ async def test_an_erasure_takes_two_people_and_both_parts_and_says_so_on_its_cer
     wanted, other = await app.upload("a", AUDIO, headers=CALLER), await app.upload("b", AUDIO, headers=CALLER)
     asked = await request(app, wanted)
     assert (asked.status, asked.json["state"], outcomes(asked)) == (202, "requested", {wanted: "pending"})
-    assert (await app.ask("GET", asked.headers["Location"])).json == asked.json
+    looked = (await app.ask("GET", asked.headers["Location"])).json
+    assert "cannot approve it" in looked.pop("may_not_approve")["detail"]
+    assert looked == asked.json
     before = await app.vault.catalog.recording(wanted)
     keys = [app.vault.keyring.derive(place) for place in (before.audio, before.metadata)]
     committed = [commitment(key).hex() for key in keys]

@@ -140,7 +140,7 @@ def check_two(decision: Decision, two: Deciders, *, asked_by: str | None, tenant
     if asker.token == approver.token:
         raise Forbidden(
             f"the person who asked for {decision.value} cannot approve it",
-            hint=f"{_who(decision, approver.role)} approves with their own token",
+            hint=f"{_who(decision, approver.role)} approves with their own token; you may withdraw it: reject it",
         )
     strangers = [each for each in (asker, approver) if each.role is not Role.OPERATOR and each.tenant != tenant]
     pairs = {frozenset(pair) for pair in PAIRS[decision]}

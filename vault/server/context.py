@@ -9,7 +9,7 @@ import re
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Final, TypeVar
+from typing import Any, Final, TypeVar, cast
 from urllib.parse import unquote
 
 from aiohttp import HttpVersion11, web
@@ -17,6 +17,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import to_json
 
 from vault.access.permissions import Act, permits
+from vault.access.two_people import Decision
 from vault.config import Config
 from vault.errors import Invalid, NotFound, Unauthenticated, UnsupportedMedia, UploadStalled, VaultError
 from vault.ids import RecordingId, TenantId, TokenId, call_key_of, id_bytes, parse_tenant
@@ -24,8 +25,10 @@ from vault.model import Principal, Role
 from vault.protocol.facts.metadata import NotJson, Repeated, load_unique
 from vault.server.connections.http_protocol import identify
 from vault.server.connections.tls import Worker
+from vault.server.schemas import Refusal
 from vault.services.ingest.slots import OPERATORS
 from vault.services.people.access import Began, Owned, claimed_id
+from vault.services.people.two_people import why_not
 from vault.services.vault import Vault
 from vault.wording import first_misfit
 
@@ -51,6 +54,7 @@ CLAIMED = web.RequestKey("claimed", str)
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 Body = TypeVar("Body", bound=BaseModel)
+Shown = TypeVar("Shown")
 
 _PREFIXES: Final[Mapping[str, str]] = {
     "recording": "rec",
@@ -141,6 +145,16 @@ class Admitted:
         if tenant is not None and self.actor.tenant is None:
             await self.vault.tenants.require(tenant)
         return tenant
+
+    async def to_approve(
+        self, shown: Shown, decision: Decision, *, asked_by: str | None, tenant: TenantId | None
+    ) -> Shown:
+        """Return `shown`, of a request by `asked_by`; with `may_not_approve` if the sender may not approve it."""
+        refused = await why_not(self.vault.catalog, decision, asked_by=asked_by, tenant=tenant, actor=self.actor)
+        if refused is None:
+            return shown
+        said = Refusal(detail=refused.message, hint=refused.hint)
+        return cast("Shown", {**cast("Mapping[str, Any]", shown), "may_not_approve": said})
 
     async def one_tenant(self, wanted: str | None, *, whose: str) -> TenantId:
         """Return the same; Invalid for the whole vault."""
@@ -398,7 +412,7 @@ def _invalid(error: ValidationError, kind: type[BaseModel]) -> Invalid:
     if first["type"] == "extra_forbidden":
         # The name is not repeated: it is client input, and may be a number or a token in the wrong place.
         names = (field.alias or name for name, field in kind.model_fields.items())
-        return Invalid("unknown name", hint=f"known: {', '.join(names)}")
+        return Invalid("the query or the body has a name that is not known here", hint=f"known: {', '.join(names)}")
     where, what = first_misfit(error)
     return Invalid(f"{where}: {what}" if where else f"the body: {what}")
 

@@ -20,6 +20,7 @@ from operator import attrgetter
 from typing import Annotated, Any, Final, NotRequired, TypeVar, cast, get_args, get_origin, get_type_hints, overload
 
 from pydantic import AfterValidator, AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
+from typing_extensions import TypedDict
 
 from vault.access.two_people import shown_digest
 from vault.ids import CertificateId, HoldId, RecordingId, TenantId
@@ -175,6 +176,13 @@ def _members(
     choices = [name for name, each in kinds.items() if any(isinstance(one, EnumType) for one in each)]
     order = tuple(name for name in hints if name in more or name not in optional)
     return order, taken, attrgetter(*taken, "__class__"), moments, choices, [name for name in optional if name in more]
+
+
+class Refusal(TypedDict):
+    """Why the token that reads a request may not approve it, as its approval would be told."""
+
+    detail: str
+    hint: str | None
 
 
 def sealed(asked: _T) -> _T:

@@ -27,7 +27,7 @@ class ReadAudit(Body):
 
     tenant: str | None = None
     recording: str | None = None
-    """Only acts on this recording."""
+    """Only acts on this recording itself; those on its holds and erasures have their ids as `target`."""
     actor: str | None = None
     """Only acts of this token."""
     event: Annotated[str, Field(pattern=r"^[a-z_]{1,60}(\.[a-z_]{1,60})?$")] | None = None

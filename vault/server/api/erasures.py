@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
-from typing import Annotated, Final
+from typing import Annotated, Final, NotRequired
 
 from pydantic import Field, WithJsonSchema
 from typing_extensions import TypedDict
 
 from vault.access.permissions import Act
-from vault.access.two_people import shown_digest
+from vault.access.two_people import Decision, shown_digest
 from vault.ids import RecordingId
 from vault.ports import erasures
 from vault.ports.erasures import ErasureBasis, ErasureId, ErasureOutcome, ErasureState
@@ -25,6 +25,7 @@ from vault.server.schemas import (
     Number,
     Page,
     RecordingRef,
+    Refusal,
     Sha256,
     TenantRef,
     Who,
@@ -103,6 +104,8 @@ class Erasure(_Case):
     recordings: list[_Erased]
     shown: Sha256 | None
     """The value that an approval of this request repeats as `shown`; null if no approval is pending."""
+    may_not_approve: NotRequired[Refusal]
+    """Why this token may not approve the request; left out if it may, if nothing waits, and in other answers."""
 
 
 class _Summary(_Case):
@@ -178,7 +181,11 @@ async def list_erasures(request: Admitted, wanted: Page) -> ErasurePage:
 @OPERATIONS("GET /v1/erasures/{erasure}", Act.ERASURE_READ, answer("The erasure.", Erasure), of=_erasure)
 async def show_erasure(request: Admitted, erasure: erasures.Erasure) -> Erasure:
     """Show one erasure, and what keeps its remaining recordings."""
-    return render_erasure(await request.vault.erasures.show(erasure.id))
+    view = await request.vault.erasures.show(erasure.id)
+    shown, case = render_erasure(view), view.erasure
+    if case.state is not ErasureState.REQUESTED:
+        return shown
+    return await request.to_approve(shown, Decision.ERASURE, asked_by=case.requested_by, tenant=case.tenant)
 
 
 @OPERATIONS(

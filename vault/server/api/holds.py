@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import datetime
-from typing import Annotated, Final, Literal, Self
+from typing import Annotated, Final, Literal, NotRequired, Self
 
 from pydantic import Field, model_validator
 from typing_extensions import TypedDict
 
 from vault import model
 from vault.access.permissions import Act
-from vault.access.two_people import shown_digest
+from vault.access.two_people import RELEASE_OF, shown_digest
 from vault.ids import RecordingId
 from vault.model import HoldKind, HoldState
 from vault.ports.holds import Member
@@ -26,6 +26,7 @@ from vault.server.schemas import (
     Moment,
     Newest,
     RecordingRef,
+    Refusal,
     Sha256,
     TenantRef,
     Who,
@@ -121,6 +122,8 @@ class Hold(TypedDict):
     grace_until: Moment | None
     shown: Sha256 | None
     """The value that an approval of this request repeats as `shown`; null if no approval is pending."""
+    may_not_approve: NotRequired[Refusal]
+    """Why this token may not approve the request; left out if it may, if nothing waits, and in other answers."""
 
 
 class HoldList(TypedDict):
@@ -209,7 +212,11 @@ async def list_holds(request: Admitted, wanted: Newest) -> HoldList:
 )
 async def show_hold(request: Admitted, hold: model.CountedHold, wanted: MembersPage) -> Hold:
     """Show one hold and a page of its recordings."""
-    return await _page(request.vault, hold, wanted)
+    shown = await _page(request.vault, hold, wanted)
+    if hold.state is not HoldState.RELEASE_REQUESTED:
+        return shown
+    decision, asked_by = RELEASE_OF[hold.kind], hold.release_requested_by
+    return await request.to_approve(shown, decision, asked_by=asked_by, tenant=hold.tenant)
 
 
 @OPERATIONS("POST /v1/holds/{hold}/review", Act.HOLD_REVIEW, answer("The hold.", Hold), of=_hold, body=ReviewHold)

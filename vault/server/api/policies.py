@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Final, NotRequired
 
 from typing_extensions import TypedDict
 
 from vault.access.permissions import Act
-from vault.access.two_people import check_shown
+from vault.access.two_people import Decision, check_shown
 from vault.config.sections import Retention
 from vault.errors import Invalid
 from vault.model import Role
@@ -24,6 +24,7 @@ from vault.server.schemas import (
     Moment,
     OfTenant,
     PolicyRef,
+    Refusal,
     Sha256,
     TenantRef,
     Who,
@@ -79,7 +80,9 @@ class PolicyRequest(TypedDict):
     takes_effect_at: Moment | None
     applied_at: Moment | None
     shown: Sha256
-    """The digest of the other members; an approval repeats it."""
+    """The digest of the other members but `may_not_approve`; an approval repeats it."""
+    may_not_approve: NotRequired[Refusal]
+    """Why this token may not approve the request; left out if it may, if nothing waits, and in other answers."""
 
 
 class PolicyRequests(TypedDict):
@@ -139,9 +142,12 @@ async def list_policies(request: Admitted, wanted: OfTenant) -> PolicyRequests:
 
 
 @OPERATIONS("GET /v1/policies/{policy}", Act.POLICY_READ, answer("The request.", PolicyRequest), of=_policy)
-async def show_policy(_: Admitted, policy: policies.PolicyRequest) -> PolicyRequest:
+async def show_policy(request: Admitted, policy: policies.PolicyRequest) -> PolicyRequest:
     """Show one request, and the digest that its approval repeats."""
-    return render_policy(policy)
+    shown = render_policy(policy)
+    if policy.state is not PolicyState.REQUESTED:
+        return shown
+    return await request.to_approve(shown, Decision.POLICY, asked_by=policy.requested_by, tenant=policy.tenant)
 
 
 @OPERATIONS(

@@ -9,7 +9,7 @@ from pydantic import Field
 from typing_extensions import TypedDict
 
 from vault.access.permissions import Act
-from vault.access.two_people import check_shown
+from vault.access.two_people import Decision, check_shown
 from vault.errors import Invalid
 from vault.ids import RecordingId
 from vault.model import Assurance
@@ -26,6 +26,7 @@ from vault.server.schemas import (
     Moment,
     OverrideRef,
     RecordingRef,
+    Refusal,
     Seconds,
     Sha256,
     TenantRef,
@@ -139,7 +140,9 @@ class Override(TypedDict):
     rejected_by: Who | None
     used_at: Moment | None
     shown: Sha256
-    """The digest of the other members; an approval repeats it."""
+    """The digest of the other members but `may_not_approve`; an approval repeats it."""
+    may_not_approve: NotRequired[Refusal]
+    """Why this token may not approve the request; left out if it may, if nothing waits, and in other answers."""
 
 
 class SweepStatus(TypedDict):
@@ -244,9 +247,13 @@ async def _override(request: Admitted) -> SweepOverride:
 
 
 @OPERATIONS("GET /v1/sweeps/overrides/{override}", Act.SWEEP_READ, answer("The override.", Override), of=_override)
-async def show_override(_: Admitted, override: SweepOverride) -> Override:
+async def show_override(request: Admitted, override: SweepOverride) -> Override:
     """Show one override, and the digest that its approval repeats."""
-    return render_override(override)
+    shown, tenant = render_override(override), override.tenant
+    if override.approved_by is not None or not override.is_open(now=request.vault.clock.now()):
+        return shown
+    decision = Decision.CLOCK_OVERRIDE if tenant is None else Decision.TENANT_OVERRIDE
+    return await request.to_approve(shown, decision, asked_by=override.requested_by, tenant=tenant)
 
 
 @OPERATIONS(

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Final
+from typing import Annotated, Final, NotRequired
 
 from pydantic import Field
 from typing_extensions import TypedDict
 
 from vault import model
 from vault.access.permissions import Act
+from vault.access.two_people import Decision
 from vault.config.sections import Retention
 from vault.errors import Invalid, NotFound
 from vault.ids import RecordingId
@@ -27,6 +28,7 @@ from vault.server.schemas import (
     Number,
     PolicyRef,
     RecordingRef,
+    Refusal,
     Sha256,
     TenantRef,
     Who,
@@ -145,6 +147,8 @@ class Tenant(TypedDict):
     """The address that gets alerts, only with scheme, host and port, because the rest may be a secret."""
     origins: list[str]
     """The web origins whose pages may record."""
+    may_not_approve: NotRequired[Refusal]
+    """Why this token may not approve the request; left out if it may, if nothing waits, and in other answers."""
 
 
 class TenantList(TypedDict):
@@ -224,7 +228,11 @@ async def add_tenant(request: Admitted, wanted: AddTenant) -> Tenant:
 @OPERATIONS("GET /v1/tenants/{tenant}", Act.TENANT_READ, answer("The tenant.", Tenant), of=_tenant, problems=(422,))
 async def show_tenant(request: Admitted, tenant: model.Tenant) -> Tenant:
     """Show one tenant."""
-    return await tenant_answer(request.vault, tenant)
+    shown = await tenant_answer(request.vault, tenant)
+    if tenant.contract_end is None or tenant.offboard_approved_by is not None:
+        return shown
+    asked_by = tenant.offboard_requested_by
+    return await request.to_approve(shown, Decision.OFFBOARDING, asked_by=asked_by, tenant=tenant.id)
 
 
 @OPERATIONS("PUT /v1/tenants/{tenant}", Act.TENANT_ADMIN, answer("The tenant.", Tenant), of=_tenant, body=ChangeTenant)

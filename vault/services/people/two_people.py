@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
-from vault.access.two_people import AskedSinceError, Decider, Deciders
-from vault.ids import TokenId
+from vault.access.two_people import AskedSinceError, Decider, Deciders, Decision, check_two
+from vault.errors import Forbidden
+from vault.ids import TenantId, TokenId
 from vault.model import Principal, Role
 from vault.ports.tenants import TokenLookup
 
@@ -20,6 +21,17 @@ async def the_two(catalog: TokenLookup, asked_by: str | None, actor: Principal) 
         asker=None if asked_by is None else await _decider(catalog, TokenId(asked_by)),
         approver=await _decider(catalog, actor.token_id),
     )
+
+
+async def why_not(
+    catalog: TokenLookup, decision: Decision, *, asked_by: str | None, tenant: TenantId | None, actor: Principal
+) -> Forbidden | None:
+    """Return how `actor` would be refused an approval of what `asked_by` requested; None if they may decide."""
+    try:
+        check_two(decision, await the_two(catalog, asked_by, actor), asked_by=asked_by, tenant=tenant)
+    except Forbidden as error:
+        return error
+    return None
 
 
 async def decide_by_two(
