@@ -7,6 +7,7 @@ import base64
 import hashlib
 import json
 import os
+import threading
 from collections.abc import AsyncIterator
 from contextlib import nullcontext, suppress
 from dataclasses import dataclass, replace
@@ -69,6 +70,9 @@ from vault.services.certificates.content import Identity
 from vault.services.certificates.issuing import Certifier, Deletions
 from vault.services.deletion.shredding import Shredder
 from vault.services.surroundings import Surroundings
+from vault.storage.catalog import certificates as certificate_sql
+from vault.storage.catalog import object_lists as list_sql
+from vault.storage.catalog import recordings as recording_rows
 from vault.storage.catalog import rows
 from vault.storage.catalog.catalog import SqlCatalog, open_catalog
 from vault.storage.catalog.tables import certificate_batches, certificate_forms, certificates, object_lists, recordings
@@ -250,6 +254,49 @@ async def test_what_certificates_have_in_common_is_written_for_one_tenant_in_a_t
     await scene.certify(scene.certifier())
     ticking[0].cancel()
     assert len(worded) == len({row.tenant for row in scene.rows}) == len({*worded})
+
+
+async def test_what_is_made_for_each_recording_of_a_deletion_is_made_in_threads_and_what_for_each_form_once(
+    scene, monkeypatch
+):
+    made: dict[str, list[int]] = {}
+    asked = []
+
+    def noting(module, name):
+        real = getattr(module, name)
+
+        def note(*args):
+            if not str(args[0]).startswith("bat_"):  # there is one of a batch
+                made.setdefault(name, []).append(threading.get_ident())
+            return real(*args)
+
+        monkeypatch.setattr(module, name, note)
+
+    noting(recording_rows, "object_below")
+    noting(issuing, "recording_prefix")
+    noting(certificate_sql, "id_bytes")
+    noting(certificate_sql.rows, "to_entries")
+    noting(list_sql, "pack_objects")
+    can_be_final = content.can_be_final
+    monkeypatch.setattr(content, "can_be_final", lambda before: asked.append(before) or can_be_final(before))
+    # A page has several shares, the last of them not full.
+    monkeypatch.setattr(recording_rows, "_ROWS_A_TURN", 2)
+    monkeypatch.setattr(list_sql, "_PACKED_AT_ONCE", 2)
+    certifier = scene.certifier()
+    await scene.certify(certifier)
+    made.clear()
+    asked.clear()
+    assert (await certifier.delete_objects()).waiting == len(scene.rows)
+    assert len(asked) == len({row.tenant for row in scene.rows})
+    scene.clock.advance(LEASE)
+    assert (await certifier.delete_objects()).done == len(scene.rows)
+    assert {*made} == {"object_below", "recording_prefix", "id_bytes", "to_entries", "pack_objects"}
+    assert threading.get_ident() not in {ident for idents in made.values() for ident in idents}
+    for row in scene.rows:
+        names = [ref.name for ref in await scene.catalog.segments(row.id)]
+        listed = await scene.certificates().objects(await scene.stored(row, CertificateStatus.FINAL))
+        assert [each.name for each in listed.objects] == names
+        assert len(names) == 2
 
 
 async def test_certifying_again_adds_nothing_and_changes_no_byte(scene):

@@ -385,10 +385,10 @@ class Certifier:
 
     async def _delete_page(self, page: Sequence[Recording]) -> _Looked:
         names = await self._catalog.object_names([row.id for row in page])
-        places = {row.id: recording_prefix(row.tenant, row.audio.cohort.period, row.id) for row in page}
+        places, known = await in_thread(_laid_out, page, names)
         # Before the look: what was absent while a lease ran can have been written since.
         since = self._clock.monotonic()
-        outcomes = await delete_below(self._store, {places[row.id]: names[row.id] for row in page})
+        outcomes = await delete_below(self._store, known)
         return _Looked(page, places, outcomes, since, self._clock.now())
 
     async def _conclude_page(self, looked: _Looked, progress: _Progress) -> list[VaultError]:
@@ -419,11 +419,8 @@ class Certifier:
         for first, document in zip(new, await self._certificates.documents(new), strict=True):
             assert first.place is not None
             progress.firsts[first.place.form] = document
-        ripe = [
-            row
-            for row in page
-            if (place := current[row.id].place) is None or not self._waits(progress.firsts[place.form], progress)
-        ]
+        waiting = {form for form in firsts if self._waits(progress.firsts[form], progress)}
+        ripe = [row for row in page if (place := current[row.id].place) is None or place.form not in waiting]
         values = await self._certificates.values([current[row.id] for row in ripe])
         known = {row.id: found for row, found in zip(ripe, values, strict=True) if found is not None}
         alone = [row for row in ripe if row.id not in known or self._shared(current[row.id], progress) is None]
@@ -560,6 +557,14 @@ async def delete_below(
         await asyncio.gather(*(unlabel(place, left) for place, left in kept.items()))
         outcomes |= await store.delete_below(again)
     return outcomes
+
+
+def _laid_out(
+    page: Sequence[Recording], names: Mapping[RecordingId, Sequence[str]]
+) -> tuple[Mapping[RecordingId, str], Mapping[str, Sequence[str]]]:
+    """Return the place of each recording's objects, and the names that are known below it."""
+    places = {row.id: recording_prefix(row.tenant, row.audio.cohort.period, row.id) for row in page}
+    return places, {places[row.id]: names[row.id] for row in page}
 
 
 def _modern(opened: Opened, row: Recording, objects: Sequence[SegmentRef]) -> Opened:

@@ -7,7 +7,7 @@ versions stored a row a certificate; those rows stay, and are read here beside t
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Container, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from typing import Any, TypeAlias
@@ -29,6 +29,7 @@ from vault.storage.catalog.tables import (
     recordings,
 )
 from vault.storage.catalog.writer import Transaction
+from vault.threads import in_thread
 
 _b, _c, _r, _t = certificate_batches.c, certificates.c, recordings.c, certificate_tenants.c
 _Wanted: TypeAlias = tuple[bytes, Sequence[Part], bytes]
@@ -220,16 +221,12 @@ class CertificateStore:
 
     async def _in_batches(self, names: Iterable[str]) -> list[StoredCertificate]:
         """Return those of these certificates that are in batches with entries."""
-        among: set[bytes] = set()
-        for name in names:
-            if name.startswith("cert_"):
-                with suppress(Invalid):  # what is no id names none
-                    among.add(id_bytes(name))
+        among = await in_thread(_certificate_keys, names)
         found: list[StoredCertificate] = []
         for stamp in sorted({f"cert_{each.hex()}"[:_STAMP] for each in among}):
             low = "bat_" + stamp[5:]
             for row in await self._database.fetch(_AT, {"low": low, "high": low + "~"}):
-                found += rows.to_entries(row).certificates(among=among)
+                found += await in_thread(_entries_among, row, among)
         return found
 
     async def _older_page(
@@ -241,6 +238,19 @@ class CertificateStore:
         if before is not None:
             statement = statement.where(_c.id < before)
         return [rows.to_certificate(row) for row in await self._database.fetch(statement)]
+
+
+def _certificate_keys(names: Iterable[str]) -> set[bytes]:
+    found: set[bytes] = set()
+    for name in names:
+        if name.startswith("cert_"):
+            with suppress(Invalid):  # what is no id names none
+                found.add(id_bytes(name))
+    return found
+
+
+def _entries_among(row: sa.Row[Any], among: Container[bytes]) -> Sequence[StoredCertificate]:
+    return rows.to_entries(row).certificates(among=among)
 
 
 async def certificate_ids(

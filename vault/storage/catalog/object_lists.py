@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Collection, Mapping, Sequence
 from itertools import groupby
 from operator import itemgetter
+from typing import Any
 
 import sqlalchemy as sa
 
@@ -16,8 +16,10 @@ from vault.storage.catalog import rows
 from vault.storage.catalog.database import Database
 from vault.storage.catalog.tables import object_lists, recordings, segments, sweep_floor
 from vault.storage.catalog.writer import Transaction
+from vault.threads import in_thread
 
 _PACKED_AT_ONCE = 100
+"""Recordings whose rows of objects are fetched together; a call of half an hour has 17 objects."""
 _r, _l, _s = recordings.c, object_lists.c, segments.c
 _KEYS: sa.BindParameter[Sequence[bytes]] = sa.bindparam("keys", expanding=True)
 _LISTS = (
@@ -69,14 +71,11 @@ async def fold(transaction: Transaction, keys: Sequence[bytes]) -> None:
     if not found:
         return
     periods = {*found.values()}
-    lists = []
-    objects = await transaction.fetch(_OBJECTS, {"keys": [*found], **_stretch(periods)})
-    for number, (key, of_one) in enumerate(groupby(objects, key=itemgetter(0))):
-        if not number % _PACKED_AT_ONCE:
-            await asyncio.sleep(0)  # calls and probes have their turn
-        packed = pack_objects([*map(_OBJECT, of_one)])
-        if packed is not None:
-            lists.append({"recording": key, "objects": packed})
+    lists: list[dict[str, Any]] = []
+    keys = [*found]
+    for start in range(0, len(keys), _PACKED_AT_ONCE):
+        share = {"keys": keys[start : start + _PACKED_AT_ONCE], **_stretch(periods)}
+        lists += await in_thread(_packed, await transaction.fetch(_OBJECTS, share))
     if not lists:
         return
     await transaction.write(_INSERT, lists)
@@ -85,6 +84,12 @@ async def fold(transaction: Transaction, keys: Sequence[bytes]) -> None:
         periods = {period for period in periods if floor is None or period > floor}
     if periods:
         await transaction.write(_DROP, {"keys": [each["recording"] for each in lists], **_stretch(periods)})
+
+
+def _packed(objects: Sequence[sa.Row[Any]]) -> list[dict[str, Any]]:
+    """Return the rows of the lists that can be made of these rows of objects, which come recording by recording."""
+    made = ((key, pack_objects([*map(_OBJECT, of_one)])) for key, of_one in groupby(objects, key=itemgetter(0)))
+    return [{"recording": key, "objects": packed} for key, packed in made if packed is not None]
 
 
 def _stretch(periods: Collection[int]) -> Mapping[str, int]:

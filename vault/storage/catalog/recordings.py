@@ -34,6 +34,7 @@ from vault.storage.catalog import object_lists, partitions, recording_sql, rows
 from vault.storage.catalog.database import Database, narrowed
 from vault.storage.catalog.tables import recordings
 from vault.storage.catalog.writer import Transaction
+from vault.threads import in_thread
 
 _TOKENS_PER_QUERY = 500
 _IDS_PER_QUERY = 500
@@ -52,6 +53,19 @@ async def _whole(found: Sequence[sa.Row[Any]]) -> Sequence[Recording]:
         await asyncio.sleep(0)
         made += [rows.to_recording(row) for row in found[start : start + _ROWS_A_TURN]]
     return made
+
+
+def _names(recordings: Sequence[RecordingId], places: Sequence[sa.Row[Any]]) -> Mapping[RecordingId, Sequence[str]]:
+    keys = {rows.key(recording): recording for recording in recordings}
+    found: dict[RecordingId, list[str]] = {recording: [] for recording in recordings}
+    prefixes: dict[bytes, str] = {}
+    for row in places:
+        key, number, attempt, period, tenant = tuple(row)
+        recording = keys[key]
+        if key not in prefixes:
+            prefixes[key] = recording_prefix(TenantId(tenant), period, recording)
+        found[recording].append(object_below(prefixes[key], number, attempt.hex()))
+    return found
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -399,16 +413,13 @@ class RecordingStore:
 
     async def object_names(self, recordings: Sequence[RecordingId]) -> Mapping[RecordingId, Sequence[str]]:
         """Return the names of the objects of many recordings that have a row each."""
-        keys = {rows.key(recording): recording for recording in recordings}
-        found: dict[RecordingId, list[str]] = {recording: [] for recording in recordings}
-        within = await partitions.stretch(self._database, [*keys])
-        prefixes: dict[bytes, str] = {}
-        for row in await self._database.fetch(recording_sql.PLACES_OF, {"keys": [*keys], **within}):
-            key, number, attempt, period, tenant = tuple(row)
-            recording = keys[key]
-            if key not in prefixes:
-                prefixes[key] = recording_prefix(TenantId(tenant), period, recording)
-            found[recording].append(object_below(prefixes[key], number, attempt.hex()))
+        found: dict[RecordingId, Sequence[str]] = {}
+        for start in range(0, len(recordings), _ROWS_A_TURN):
+            share = recordings[start : start + _ROWS_A_TURN]
+            keys = [*map(rows.key, share)]
+            within = await partitions.stretch(self._database, keys)
+            places = await self._database.fetch(recording_sql.PLACES_OF, {"keys": keys, **within})
+            found |= await in_thread(_names, share, places)  # a long call has many objects
         return found
 
     async def finish_recording(
