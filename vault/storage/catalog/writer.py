@@ -220,8 +220,8 @@ class Transaction:
         if self.dialect != "sqlite":
             return (await self._connection.exec_driver_sql(f"{head} = ANY($1::bytea[]){tail}", ([*keys],))).all()
         head = f"{_taken(_KEY_BYTES)} {head}"
-        text = f"{head} IN (SELECT substr(?1, n.at, {_KEY_BYTES}) FROM n){tail}"  # noqa: S608 - names of the schema
-        return (await self._connection.exec_driver_sql(text, (b"".join(keys),))).all()
+        text = f"{head} IN (SELECT substr(:taken, n.at, {_KEY_BYTES}) FROM n){tail}"  # noqa: S608 - names of the schema
+        return (await self._connection.exec_driver_sql(text, {"taken": b"".join(keys)})).all()
 
     async def add_each(
         self, table: sa.Table, *, unique: Sequence[str], column: str, values: Sequence[tuple[Any, ...]]
@@ -250,7 +250,7 @@ class Transaction:
         """
         if not named:
             return
-        names, taken = [*common], b"".join(named)
+        names = [*common]
         if self.dialect != "sqlite":
             setting = ", ".join(f"{name} = ${number}" for number, name in enumerate(names, start=3))
             text = (
@@ -262,13 +262,13 @@ class Transaction:
             keys = [each[_KEY_BYTES:] for each in named]
             await self._connection.exec_driver_sql(text, ([*named], keys, *common.values()))
         else:
-            setting = ", ".join(f"{name} = ?{number}" for number, name in enumerate(names, start=2))
+            setting = ", ".join(f"{name} = :{name}" for name in names)
             text = (
                 f"{_taken(2 * _KEY_BYTES)} UPDATE {table.name} SET {column} = '{prefix}_' ||"  # noqa: S608 - as above
-                f" lower(hex(substr(?1, n.at, {_KEY_BYTES}))), {setting}"
-                f" FROM n WHERE {table.name}.id = substr(?1, n.at + {_KEY_BYTES}, {_KEY_BYTES})"
+                f" lower(hex(substr(:taken, n.at, {_KEY_BYTES}))), {setting}"
+                f" FROM n WHERE {table.name}.id = substr(:taken, n.at + {_KEY_BYTES}, {_KEY_BYTES})"
             )
-            await self._connection.exec_driver_sql(text, (taken, *common.values()))
+            await self._connection.exec_driver_sql(text, {"taken": b"".join(named), **common})
         self.writes += len(named)
 
     async def write_each(self, *statements: sa.Executable) -> None:
@@ -290,12 +290,12 @@ class Transaction:
 
 
 def _taken(width: int) -> str:
-    """Return the SQLite text before a statement that takes values of `width` bytes from its first parameter.
+    """Return the SQLite text before a statement that takes values of `width` bytes from the parameter `taken`.
 
     One value instead of thousands, and one statement: each waits for the interpreter's lock, and another thread may be
     computing.
     """
-    further = f"SELECT at + {width} FROM n WHERE at + {width} <= length(?1)"  # noqa: S608 - a number
+    further = f"SELECT at + {width} FROM n WHERE at + {width} <= length(:taken)"  # noqa: S608 - a number
     return f"WITH RECURSIVE n (at) AS (SELECT 1 UNION ALL {further})"
 
 
