@@ -21,7 +21,7 @@ from pathlib import Path
 import asyncpg
 
 from benchmarks.common import report, run
-from benchmarks.large_catalog import PostgresRows, SqliteRows
+from benchmarks.large_catalog import HOURS, PostgresRows, SqliteRows
 from benchmarks.scale import postgres_below
 from benchmarks.shred import OPERATOR, MovedClock, add_tenants
 from vault.config import parse_config
@@ -151,6 +151,7 @@ async def multiply(place, total, segments):
     entries = [each for _, _, entries in made for each in entries]
     await put("audit", [{**each, "seq": seq + place} for place, each in enumerate(entries)])
     moved = f"(SELECT sha256 FROM audit WHERE seq = {seq + len(entries) - 1})"
+    await into.execute(HOURS)
     await into.execute(f"UPDATE audit_head SET seq = {seq + len(entries) - 1}, sha256 = {moved}")
     await into.close()
     return round(len(entries) / len(made), 2)

@@ -35,7 +35,13 @@ _CALLERS = 5000
 _WIDTH = 86_400.0
 _BATCH = 20_000
 _SEED = 20_260_301
-_EVENTS = ("recording.finished", "recording.finished", "recording.finished", "access.play", "access.list")
+HOURS = (
+    "INSERT INTO audit_hours (first, hour) SELECT seq, hour FROM (SELECT seq, at / 3600000000 AS hour,"
+    " lag(at / 3600000000) OVER (ORDER BY seq) AS earlier FROM audit) AS p WHERE coalesce(earlier, -1) <> hour"
+    " ON CONFLICT DO NOTHING"
+)
+"""Notes the hours of the entries there are."""
+_EVENTS = ("recording.sealed", "recording.sealed", "recording.sealed", "access.play", "access.list")
 LARGEST, SMALLEST = TenantId("bench-000"), TenantId(f"bench-{TENANTS - 1:03d}")
 
 
@@ -222,6 +228,7 @@ async def fill(place, count, *, now, generation):
         seq += len(batch)
     last = f"(SELECT sha256 FROM audit WHERE seq = {seq - 1})"
     await rows.execute(f"UPDATE audit_head SET seq = {seq - 1}, sha256 = {last}")
+    await rows.execute(HOURS)
     for index in indexes:
         await rows.execute(str(CreateIndex(index).compile(dialect=rows.dialect)))
     await rows.close()
@@ -243,6 +250,7 @@ async def live_a_day(place, count, *, now):
     await rows.copy("recordings", columns, [tuple(row.values()) for row in batch])
     await rows.copy("segments", of_objects, [each for row in batch for each in _objects(row)])
     await rows.copy("audit", of_entries, [_entry(seq + place, row) for place, row in enumerate(batch)])
+    await rows.execute(HOURS)
     await rows.close()
 
 

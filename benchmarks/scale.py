@@ -144,12 +144,33 @@ async def sweeps(acts, catalog, now):
     await acts.time("kept of a tenant", lambda: catalog.count_kept(LARGEST))
 
 
-async def trails(acts, catalog):
-    """Read the trail as an export does."""
+async def trails(acts, catalog, now):
+    """Read the trail as an export does, and as somebody who asks for a recording, a token, a time or an event."""
+    exported = {}
     for name, tenant in (("smallest tenant", SMALLEST), ("largest tenant", LARGEST), ("all", None)):
-        await acts.time(
-            f"audit export, 1,000 of {name}", partial(catalog.audit_lines, AuditQuery(tenant=tenant, limit=1000))
-        )
+        query = AuditQuery(tenant=tenant, limit=1000)
+        exported[name] = await acts.time(f"audit export, 1,000 of {name}", partial(catalog.audit_lines, query))
+    entry = json.loads(exported["largest tenant"][-1].text)
+    questions = {
+        "of a recording": {"target": entry["target"]},
+        "of a token": {"actor": entry["actor"]},
+        "of a token, one day": {"actor": entry["actor"], **_day(now, 40)},
+        "of largest tenant, one day": {"tenant": LARGEST, **_day(now, 40)},
+        "of all, one day": _day(now, 40),
+        "of all, a day to come (none)": _day(now, -5),
+        "of largest tenant, one event": {"tenant": LARGEST, "event": "access.play"},
+        "of largest tenant, an event (none)": {"tenant": LARGEST, "event": "recording.misdeclared"},
+        "of all, an event of a week (none)": {"event": "recording.misdeclared", "since": now - 7 * _DAY},
+    }
+    for act, chosen in questions.items():
+        for newest in (False, True):
+            query = AuditQuery(**chosen, newest_first=newest, limit=100)
+            order = "newest" if newest else "oldest"
+            await acts.time(f"audit {act}, {order} 100", partial(catalog.audit_lines, query))
+
+
+def _day(now, back):
+    return {"since": now - back * _DAY, "until": now - (back - 1) * _DAY}
 
 
 async def holds(acts, vault, config, arguments):
@@ -327,7 +348,7 @@ async def measure(base, server, arguments):
             await sweeps(acts, vault.catalog, now)
             await acts.time("dry run", vault.sweeper.preview)
         if "trails" in arguments.acts:
-            await trails(acts, vault.catalog)
+            await trails(acts, vault.catalog, now)
         if "holds" in arguments.acts:
             await holds(acts, vault, config, arguments)
     if "http" in arguments.acts:

@@ -8,6 +8,7 @@ from vault.ids import RecordingId
 from vault.storage.catalog import schema
 
 DAY = 86_400_000_000
+HOUR = DAY // 24
 FIRST_DAY = 20_500
 
 
@@ -27,6 +28,7 @@ def fill(connection: sa.Connection, revision: str, recordings: int) -> None:
     insert("recordings", rows)
     insert("segments", [each for row in rows for each in _objects(row)])
     insert("certificates", [_certificate(row) for row in rows if row["state"] == "shredded"])
+    insert("audit", [_entry(number) for number in range(1, recordings + 1)])
     if "recording_counts" in tables.tables:
         connection.exec_driver_sql(
             "INSERT INTO recording_counts SELECT tenant, state, count(*) FROM recordings GROUP BY tenant, state"
@@ -97,4 +99,19 @@ def _certificate(row):
         "issued_at": row["created_at"],
         "jws": "a.b.c",
         "parts": "audio",
+    }
+
+
+def _entry(number):
+    return {
+        "seq": number,
+        "at": FIRST_DAY * DAY + (number // 3 - 3 * (number % 10 == 0)) * HOUR,  # every tenth time the clock is behind
+        "event": "recording.started",
+        "actor": f"tok_{number % 3:032x} recorder",
+        "outcome": "ok",
+        "tenant": "acme",
+        "target": f"rec_{number:032x}",
+        "detail": "{}",
+        "previous_sha256": bytes(32),
+        "sha256": bytes(32),
     }

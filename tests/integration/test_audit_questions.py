@@ -4,6 +4,7 @@ import pytest
 
 from tests.helpers.app import PURPOSE, TENANTS, app, sound
 from vault.model import Role
+from vault.storage.catalog.tables import MANY_EVENTS
 
 __all__ = ["app"]
 
@@ -38,6 +39,11 @@ async def test_who_listened_to_a_call_is_one_question(app):
     for bound, expected in (("from", [other]), ("to", [call])):
         bounded = {"actor": agent, "event": "access.play", bound: mine[1]["at"]}
         assert [entry["target"] for entry in await asked(app, Role.DPO, **bounded)] == expected
+
+
+async def test_entries_that_every_recording_leaves_are_in_no_index_of_events(app):
+    call = await app.upload("one", sound(500))
+    assert [entry["event"] for entry in await asked(app, Role.DPO, recording=call)] == [*MANY_EVENTS]
 
 
 async def test_pages_of_an_answer_go_on_from_either_end(app):

@@ -14,6 +14,7 @@ from sqlalchemy.schema import CreateIndex, CreateTable
 
 from tests.helpers.catalog_template import transaction
 from tests.helpers.catalogs import SteppingClock, call_everything, calls_of
+from tests.helpers.older_catalogs import fill
 from vault.ids import RecordingId, TenantId
 from vault.ports.catalog import Catalog
 from vault.storage.catalog import open_catalog, schema
@@ -115,6 +116,20 @@ def test_call_keys_that_stood_in_clear_are_forgotten_by_the_migration():
         row = connection.exec_driver_sql("SELECT call_token, caller_token FROM recordings").one()
         assert tuple(row) == ("rec_" + "01" * 16, None)
         assert connection.exec_driver_sql("SELECT id, parts FROM certificates").one() == ("cert_1", "audio")
+
+
+def test_the_hours_of_an_earlier_trail_are_those_of_its_entries_wherever_a_page_ends(monkeypatch):
+    revision = schema._scripts().get_revision("0041").module
+    for size in (1, 3, 1000):
+        monkeypatch.setattr(revision, "_PAGE", size)
+        with transaction() as connection:
+            fill(connection, "0031", 40)
+            at = connection.exec_driver_sql("SELECT seq, at / 3600000000 FROM audit ORDER BY seq").all()
+            schema.upgrade(connection)
+            found = connection.exec_driver_sql("SELECT first, hour FROM audit_hours ORDER BY first").all()
+        earlier = [None, *(hour for _, hour in at)]
+        assert found == [(seq, hour) for (seq, hour), before in zip(at, earlier, strict=False) if hour != before]
+        assert len(found) > 15
 
 
 def test_the_lengths_of_earlier_calls_are_those_of_their_samples_or_of_what_came_as_it_was_spoken():

@@ -13,15 +13,11 @@ from vault.model import AuditEntry, AuditEvent
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AuditQuery:
-    """Filters for a page of the audit trail, which is ordered by time and then by number.
-
-    Only pages of `AuditLookup.audit_lines` that are asked for by tenant alone, or by nothing, the oldest first, are in
-    the order of numbers: that is the order of the chain.
+    """Filters for a page of the audit trail, in the order of its numbers, which is that of the chain.
 
     `actor` is who acted, as the trail writes it; `target` is what was acted on. `event` is the name of an event, or the
     part before its full stop: `access` matches all accesses. `since` is included, `until` is not. `beyond` is the
-    number of the last entry of the previous page; nothing follows a number that does not exist or belongs to another
-    tenant or target.
+    number that the previous page ended with, whether the query matches that entry or not.
     """
 
     tenant: TenantId | None = None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from datetime import datetime, timedelta
 from typing import Any, Final
@@ -22,9 +22,15 @@ from vault.storage.catalog import rows
 from vault.storage.catalog.certificates import certificate_ids
 from vault.storage.catalog.database import Database
 from vault.storage.catalog.tables import (
+    IS_FEW,
+    IS_FEW_OF_ALL,
     IS_WAITING,
+    MANY_EVENTS,
     alerts,
+    audit_actor_middle,
     audit_head,
+    audit_hours,
+    audit_target_end,
     certificates,
     erasures,
     holds,
@@ -84,9 +90,24 @@ _ENTRIES = (
     .limit(sa.bindparam("page"))
 )
 _ENTRIES_OF = _ENTRIES.where(audit_table.c.tenant == sa.bindparam("in_tenant"))
+
+
+def _whole(value: str | sa.BindParameter[str]) -> sa.Cast[str]:
+    """Return a value to compare a column with whose index has an expression or a condition of that column.
+
+    Without a type SQLite would put the value in the place of the column there, and then not find the index.
+    """
+    return sa.cast(value, sa.Text)
+
+
 _LAST = (
     sa.select(audit_table)
-    .where(audit_table.c.event == sa.bindparam("name"), audit_table.c.target == sa.bindparam("about"))
+    .where(
+        sa.bindparam("end") == audit_target_end,
+        audit_table.c.target == sa.bindparam("about"),
+        # In an expression, so that no index of events is taken.
+        sa.func.coalesce(audit_table.c.event, "") == sa.bindparam("name"),
+    )
     # One target has few entries. The sum keeps databases from reading the whole trail backwards by the index on `seq`.
     .order_by((audit_table.c.seq + 0).desc())
     .limit(1)
@@ -94,11 +115,14 @@ _LAST = (
 _PLACED = (
     sa.select(audit_table.c.target, audit_table.c.actor)
     .where(
+        audit_target_end.in_(sa.bindparam("ends", expanding=True)),
         audit_table.c.target.in_(sa.bindparam("keys", expanding=True)),
         audit_table.c.event.in_(("hold.placing", "hold.created")),
     )
     .order_by(audit_table.c.seq + 0)  # few holds have few entries, so the whole trail is not read in order
 )
+_h = audit_hours.c
+_NO_ENTRY: Final = (1 << 63) - 1
 _HEAD = sa.select(audit_head.c.seq, audit_head.c.sha256)
 _SETTING = sa.select(settings.c.value).where(settings.c.name == sa.bindparam("key"))
 _DROP_SETTING = sa.delete(settings).where(settings.c.name == sa.bindparam("key"))
@@ -167,7 +191,8 @@ class AdminStore:
         """Return which token placed each hold, where the audit trail has it."""
         found: dict[HoldId, TokenId] = {}
         for start in range(0, len(holds), _IDS_A_QUERY):
-            some = {"keys": list(holds[start : start + _IDS_A_QUERY])}
+            keys = holds[start : start + _IDS_A_QUERY]
+            some = {"keys": [*keys], "ends": [*map(rows.target_end, keys)]}
             for row in await self._database.fetch(_PLACED, some):
                 actor = row.actor.partition(" ")[0]
                 if actor.startswith("tok_"):
@@ -231,8 +256,7 @@ class AdminStore:
         """Return one page of the entries that match, as they are exported."""
         filters = (query.target, query.actor, query.event, query.since, query.until)
         if query.newest_first or any(each is not None for each in filters):
-            statement = await self._matching(query)
-            return [] if statement is None else rows.to_audit_lines(await self._database.fetch(statement))
+            return rows.to_audit_lines(await self._database.fetch(_matching(query)))
         place = {"after": query.beyond or 0, "page": max(query.limit, 0)}
         if query.tenant is None:
             return rows.to_audit_lines(await self._database.fetch(_ENTRIES, place))
@@ -240,19 +264,11 @@ class AdminStore:
 
     async def audit_found(self, query: AuditQuery) -> Sequence[AuditEntry]:
         """Return one page of the entries that match."""
-        statement = await self._matching(query)
-        return [] if statement is None else [rows.to_audit(row) for row in await self._database.fetch(statement)]
-
-    async def _matching(self, query: AuditQuery) -> sa.Select[Any] | None:
-        """Return the statement of the page; None if it would follow an entry that is not there."""
-        if query.beyond is None:
-            return _matching(query, None)
-        at = await self._database.fetch(_instant(query, query.beyond))
-        return _matching(query, (at[0].at, query.beyond)) if at else None
+        return [rows.to_audit(row) for row in await self._database.fetch(_matching(query))]
 
     async def last_audited(self, event: str, target: str) -> AuditEntry | None:
         """Return the newest entry of this event at this target."""
-        found = await self._database.fetch(_LAST, {"name": event, "about": target})
+        found = await self._database.fetch(_LAST, {"name": event, "about": target, "end": rows.target_end(target)})
         return rows.to_audit(found[0]) if found else None
 
     async def audit_head(self) -> AuditHead:
@@ -275,42 +291,68 @@ class AdminStore:
         await self._database.writer.run(act)
 
 
-def _instant(query: AuditQuery, beyond: int) -> sa.Select[Any]:
-    """Select the time of one entry, if it belongs to the query's tenant and target."""
-    table = audit_table.c
-    statement = sa.select(table.at).where(table.seq == beyond)
-    for column, wanted in ((table.target, query.target), (table.tenant, query.tenant)):
-        if wanted is not None:
-            statement = statement.where(column == wanted)
-    return statement
+def _matching(query: AuditQuery) -> sa.Select[Any]:
+    """Select a page of the trail.
 
-
-def _matching(query: AuditQuery, last: tuple[int, int] | None) -> sa.Select[Any]:
-    """Select the page after the entry of the time and number `last`.
-
-    The first of target, actor and tenant that the query names finds the rows. The other conditions are wrapped in
-    expressions, so that a database without statistics does not choose an index that finds more.
+    The first of target, actor, and tenant with event that the query names finds the entries, in their order. The other
+    conditions are wrapped in expressions, so that a database without statistics does not choose an index that finds
+    more.
     """
     table = audit_table.c
-    place = (table.at, table.seq)
     statement = sa.select(*_EXPORTED).limit(max(query.limit, 0))
-    statement = statement.order_by(*(column.desc() if query.newest_first else column for column in place))
+    statement = statement.order_by(table.seq.desc() if query.newest_first else table.seq)
     found = False
-    for column, wanted in ((table.target, query.target), (table.actor, query.actor), (table.tenant, query.tenant)):
-        if wanted is not None:
-            statement = statement.where((sa.func.coalesce(column, "") if found else column) == wanted)
-            found = True
-    if query.event is not None:
-        family = table.event.startswith(f"{query.event}.", autoescape=True)
-        statement = statement.where(table.event == query.event if "." in query.event else family)
-    if query.since is not None:
-        statement = statement.where(table.at >= rows.micros(query.since))
-    if query.until is not None:
-        statement = statement.where(table.at < rows.micros(query.until))
-    if last is not None:
-        here, there = sa.tuple_(*place), sa.tuple_(*last)
-        statement = statement.where(here < there if query.newest_first else here > there)
-    return statement
+    if query.target is not None:
+        statement = statement.where(
+            audit_target_end == rows.target_end(query.target), table.target == _whole(query.target)
+        )
+        found = True
+    if query.actor is not None:
+        if not found:
+            statement = statement.where(audit_actor_middle == rows.actor_middle(query.actor))
+        statement = statement.where(table.actor == _whole(query.actor))
+        found = True
+    if query.tenant is not None:
+        statement = statement.where((sa.func.coalesce(table.tenant, "") if found else table.tenant) == query.tenant)
+    if query.event is not None and "." not in query.event:
+        statement = statement.where(table.event.startswith(f"{query.event}.", autoescape=True))
+    elif query.event is not None:
+        statement = statement.where(table.event == _whole(query.event))
+        if not found and query.event not in MANY_EVENTS:
+            statement = statement.where(IS_FEW_OF_ALL if query.tenant is None else IS_FEW)
+    if query.beyond is not None:
+        statement = statement.where(table.seq < query.beyond if query.newest_first else table.seq > query.beyond)
+    return statement.where(*_window(query))
+
+
+def _window(query: AuditQuery) -> Iterator[sa.ColumnElement[bool]]:
+    """Yield the conditions of the time asked for.
+
+    Numbers rise with time, unless the clock was put back. `audit_hours` has the first and the last number that can be
+    meant; an entry between them may still be of another time.
+    """
+    at, seq = audit_table.c.at, audit_table.c.seq
+    since = None if query.since is None else rows.micros(query.since)
+    until = None if query.until is None else rows.micros(query.until)
+    if since is not None:
+        yield at >= since
+    if until is not None:
+        yield at < until
+    if query.target is not None or (since is None and until is None):
+        return
+    meant = sa.select(_h.first)
+    if since is not None:
+        meant = meant.where(_h.hour >= since // rows.HOUR)
+    if until is not None:
+        meant = meant.where(_h.hour <= (until - 1) // rows.HOUR)
+    last = sa.func.coalesce(meant.order_by(_h.first.desc()).limit(1).scalar_subquery(), _NO_ENTRY)
+    end = sa.select(_h.first).where(_h.first > last).order_by(_h.first).limit(1)
+    # Of one event only where the page begins: with both, SQLite would read all events of the tenant there.
+    is_all = query.event is None or "." not in query.event
+    if is_all or not query.newest_first:
+        yield seq >= meant.order_by(_h.first).limit(1).scalar_subquery()
+    if is_all or query.newest_first:
+        yield seq < sa.func.coalesce(end.scalar_subquery(), _NO_ENTRY)
 
 
 async def _append(transaction: Transaction, batches: Sequence[Sequence[AuditEvent]]) -> Sequence[Refused | None]:

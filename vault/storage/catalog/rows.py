@@ -51,6 +51,8 @@ _COLUMNS: Final = tuple(column.name for column in recordings.columns)
 _WHOLE: Final[Any] = namedtuple("_WHOLE", _COLUMNS)  # type: ignore[misc]  # noqa: PYI024  # the table's own columns
 DAY: Final = 86_400_000_000
 """Microseconds of a day."""
+HOUR: Final = 3_600_000_000
+"""Microseconds of an hour."""
 
 Values = dict[str, Any]
 
@@ -367,6 +369,16 @@ def from_audit(entry: AuditEntry) -> Values:
         "previous_sha256": bytes.fromhex(entry.previous_sha256),
         "sha256": bytes.fromhex(entry.sha256),
     }
+
+
+def target_end(target: str) -> str:
+    """Return the last twelve characters of a target, with spaces before a shorter one."""
+    return target[-12:].rjust(12)
+
+
+def actor_middle(actor: str) -> str:
+    """Return the last twelve characters of the token's id in an actor."""
+    return actor[24:36]
 
 
 EXPORTED: Final = (

@@ -37,7 +37,7 @@ from vault.model import AuditEntry, AuditEvent
 from vault.ports.repeats import Keyed, effects
 from vault.ports.time import Clock
 from vault.storage.catalog import rows
-from vault.storage.catalog.tables import audit, audit_head, keyed_requests, live_counts, recording_counts
+from vault.storage.catalog.tables import audit, audit_head, audit_hours, keyed_requests, live_counts, recording_counts
 from vault.telemetry import Metrics
 
 # -- what an error of a database means ----------------------------------------------------------------------------
@@ -141,6 +141,8 @@ _MOVE_HEAD = (
     .values(seq=sa.bindparam("new_seq"), sha256=sa.bindparam("new_sha256"))
 )
 _INSERT_AUDIT = sa.insert(audit)
+_HOUR = sa.select(audit_hours.c.hour).order_by(audit_hours.c.first.desc()).limit(1)
+_INSERT_HOUR = sa.insert(audit_hours)
 _ENTRY = sa.select(audit.c.sha256).where(audit.c.seq == sa.bindparam("place"))
 _k = keyed_requests.c
 _NOTE = (
@@ -310,12 +312,19 @@ class _Pending:
     answer: asyncio.Future[Any]
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Head(AuditHead):
+    """The trail's head, and the hour of its last entry; None before the first."""
+
+    hour: int | None
+
+
 @dataclass(slots=True, kw_only=True)
 class _Done:
     """A batch carried out; `lost` if the answer to its commit did not arrive."""
 
     answers: Sequence[Any]
-    head: AuditHead | None
+    head: _Head | None
     events: Sequence[AuditEvent]
     lost: Exception | None = None
 
@@ -329,7 +338,7 @@ class Writer:
         self._metrics = metrics
         self._queue: deque[_Pending] = deque()
         self._drain: asyncio.Task[None] | None = None
-        self._head: AuditHead | None = None
+        self._head: _Head | None = None
         self._periods: set[int] = set()
         self._closed = False
 
@@ -466,11 +475,12 @@ class Writer:
             hint="check before doing it again",
         ) from done.lost
 
-    async def _write_audit(self, transaction: Transaction) -> AuditHead | None:
+    async def _write_audit(self, transaction: Transaction) -> _Head | None:
         """Append the transaction's events; the head moves first, so two writers can never use one number."""
         if not transaction.events:
             return self._head
         at = self._clock.now()
+        hour = rows.micros(at) // rows.HOUR
         # The remembered head saves a read. If another process has written since, the swap fails and the head is read.
         for head in (self._head, None):
             known = head or await _read_head(transaction)
@@ -478,7 +488,9 @@ class Writer:
             moved = await transaction.write(_MOVE_HEAD, _swap(known, entries[-1]))
             if moved:
                 await transaction.write(_INSERT_AUDIT, [rows.from_audit(entry) for entry in entries])
-                return AuditHead(seq=entries[-1].seq, sha256=entries[-1].sha256)
+                if hour != known.hour:
+                    await transaction.write(_INSERT_HOUR, {"first": entries[0].seq, "hour": hour})
+                return _Head(seq=entries[-1].seq, sha256=entries[-1].sha256, hour=hour)
         raise IntegrityError("the audit trail's head changed inside a transaction; nothing was written")
 
 
@@ -498,11 +510,12 @@ async def _write_counts(transaction: Transaction) -> None:
     )
 
 
-async def _read_head(transaction: Transaction) -> AuditHead:
+async def _read_head(transaction: Transaction) -> _Head:
     found = await transaction.fetch(_HEAD)
     if not found:
         raise IntegrityError("the audit trail has lost its head; nothing was written")
-    return AuditHead(seq=found[0].seq, sha256=found[0].sha256.hex())
+    hours = await transaction.fetch(_HOUR)
+    return _Head(seq=found[0].seq, sha256=found[0].sha256.hex(), hour=hours[0].hour if hours else None)
 
 
 def _swap(old: AuditHead, new: AuditEntry) -> Parameters:
