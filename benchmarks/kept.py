@@ -82,7 +82,9 @@ class _Copies:
         for number in range(len(self._samples), total):
             first, entries = self._samples[number % len(self._samples)]
             leaf = 1 + number // len(self._samples)
-            times = {name: first[name] + number % 10**6 - 10**6 for name in ("started_at", "retain_until")}
+            times = {
+                name: first[name] + number % 10**6 - 10**6 for name in ("created_at", "started_at", "retain_until")
+            }
             key = (base + number).to_bytes(16)
             row = {
                 **first,

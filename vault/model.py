@@ -160,7 +160,10 @@ class Recording:
     certificate_id: CertificateId | None = None
     metadata_certificate_id: CertificateId | None = None
     node: NodeId | None = None
-    """The node whose journal has the bytes that are not in the object store yet; None for a row older than nodes."""
+    """The node whose journal had the bytes that were not in the object store yet.
+
+    None for a row older than nodes, and once the audio is shredded.
+    """
     audio_commitment: bytes | None = None
     """The commitment to the data key of the audio (docs/format.md); None for a row older than commitments."""
     metadata_commitment: bytes | None = None

@@ -467,8 +467,8 @@ WINDOW = {"started_from": NOW - timedelta(hours=2), "started_to": NOW - timedelt
 LISTS = [
     ({"before": THAT}, "ix_recordings_started"),
     (WINDOW | {"before": THAT}, "ix_recordings_started"),
-    ({"tenant": IN_USE, "before": THAT}, "ix_recordings_tenant"),
-    ({"tenant": IN_USE} | WINDOW, "ix_recordings_tenant"),
+    ({"tenant": IN_USE, "before": THAT}, "ix_recordings_measures"),
+    ({"tenant": IN_USE} | WINDOW, "ix_recordings_measures"),
     ({"state": RecordingState.SHREDDED} | WINDOW, "ix_recordings_state"),
     ({"tenant": IN_USE, "state": RecordingState.TRUNCATED} | WINDOW, "ix_recordings_tenant_state"),
     ({"tenant": IN_USE, "min_duration": timedelta(days=9)} | WINDOW, "ix_recordings_measures"),
@@ -922,6 +922,15 @@ async def test_a_row_that_ends_empty_gives_its_call_token_to_one_of_those_that_w
     row = await catalog.recording(empty.id)
     assert (row.call_token, row.state, row.state_reason) == (empty.id, RecordingState.TRUNCATED, "empty")
     assert (row.audio, row.metadata) == (empty.audio, empty.metadata)
+    async with catalog._database.engine.begin() as connection:
+        assert (
+            len((await connection.execute(sa.select(recordings.c.call_token).order_by(recordings.c.id))).first()[0])
+            == 22
+        )
+        await connection.execute(
+            sa.update(recordings).values(call_token=empty.id).where(recordings.c.id == rows_of.key(empty.id))
+        )
+    assert await catalog.recording(empty.id) == row, "as an earlier version wrote it"
     assert await catalog.recording_by_call(ACME, ["call"]) is None
     raced = await asyncio.gather(*(catalog.create_recording(one) for one in others), return_exceptions=True)
     assert sorted(type(each).__name__ for each in raced) == ["Conflict", "Conflict", "NoneType"]
@@ -1742,10 +1751,12 @@ async def test_metadata_has_a_certificate_and_a_clock_of_its_own(catalog):
 
 
 async def test_a_certificate_for_both_parts_moves_both_along(catalog):
-    one = await sealed(catalog)
+    one = await sealed(catalog, node=NODE)
+    assert (await catalog.recording(one.id)).node == NODE
     both = certificate(one, parts=(Part.AUDIO, Part.METADATA))
     await certify(catalog, [both])
     row = await catalog.recording(one.id)
+    assert row.node is None, "no journal has bytes of it any more"
     assert (row.state, row.certificate_id, row.metadata_certificate_id) == (RecordingState.SHREDDED, both.id, both.id)
     assert (await catalog.certificate(both.id)).parts == both.parts
     assert await catalog.unconfirmed_metadata(after=None, limit=9) == [], "the objects' absence confirms it"
@@ -2114,6 +2125,7 @@ AUDIT_PLANS = [
     ({"tenant": IN_USE, "target": "rec_1", "actor": ACTOR, "since": EARLY}, "ix_audit_target"),
     ({"tenant": IN_USE, "actor": ACTOR, "event": "access", "until": LATE}, "ix_audit_actor"),
     ({"tenant": IN_USE, "event": "access.1", "since": EARLY}, "ix_audit_tenant_event"),
+    ({"tenant": IN_USE, "actor": "vault", "limit": 1000}, "ix_audit_tenant"),
     ({"tenant": IN_USE, "event": "recording.started", "limit": 1000}, "ix_audit_tenant"),
     ({"tenant": IN_USE, "event": "access", "since": EARLY, "limit": 1000}, "ix_audit_tenant"),
     ({"tenant": IN_USE, "limit": 1000}, "ix_audit_tenant"),

@@ -175,7 +175,7 @@ PLANS = {
     "FROM recordings WHERE recordings.state = 'open' ORDER BY": "ix_recordings_state (state=?)",
     "recordings.tenant = ? AND recordings.call_token IN": "(tenant=? AND call_token=?)",
     "recordings.metadata_certificate_id IS NULL AND": "ix_recordings_metadata (tenant=? AND id>?)",
-    "WHERE recordings.tenant = ? AND recordings.started_at >= ?": "ix_recordings_tenant (tenant=? AND started_at>?",
+    "WHERE recordings.tenant = ? AND recordings.started_at >= ?": "ix_recordings_measures (tenant=? AND started_at>?",
     "WHERE recordings.tenant = ? AND recordings.state = ?": "ix_recordings_tenant_state (tenant=? AND state=? AND st",
 }
 

@@ -24,8 +24,10 @@ from vault.storage.catalog.database import Database
 from vault.storage.catalog.tables import (
     IS_FEW,
     IS_FEW_OF_ALL,
+    IS_OF_TOKEN,
     IS_WAITING,
     MANY_EVENTS,
+    OF_VAULT,
     alerts,
     audit_actor_middle,
     audit_head,
@@ -308,10 +310,10 @@ def _matching(query: AuditQuery) -> sa.Select[Any]:
         )
         found = True
     if query.actor is not None:
-        if not found:
-            statement = statement.where(audit_actor_middle == rows.actor_middle(query.actor))
+        if not found and query.actor != OF_VAULT:
+            statement = statement.where(IS_OF_TOKEN, audit_actor_middle == rows.actor_middle(query.actor))
+            found = True
         statement = statement.where(table.actor == _whole(query.actor))
-        found = True
     if query.tenant is not None:
         statement = statement.where((sa.func.coalesce(table.tenant, "") if found else table.tenant) == query.tenant)
     if query.event is not None and "." not in query.event:

@@ -389,7 +389,7 @@ async def _move(
         column="certificate_id",
         prefix="cert",
         named=of_audio,
-        common={"state": shredded, "undeleted_since": at if provisional else None},
+        common={"state": shredded, "undeleted_since": at if provisional else None, "node": None},
     )
     if not provisional:
         await object_lists.fold(transaction, [each[ID_BYTES:] for each in of_audio])
@@ -397,7 +397,7 @@ async def _move(
         {
             "key": key,
             "new_certificate": _name(entry),
-            "new_token": rows.recording_id(key),
+            "new_token": rows.own_token(key),
             # Where the audio goes too, the same certificate confirms it once the objects are absent.
             "new_unconfirmed_since": at if provisional and Part.AUDIO not in parts else None,
         }

@@ -18,7 +18,6 @@ from vault.storage.catalog.database import Database
 from vault.storage.catalog.tables import (
     HAS_METADATA,
     IS_AHEAD,
-    IS_ENDED,
     IS_FINISHED,
     IS_LIVE,
     IS_MISDECLARED,
@@ -417,7 +416,7 @@ def _filters(query: RecordingQuery, *, by_holds: bool, in_order: bool) -> Iterat
     if query.ahead is not None:
         yield IS_AHEAD if query.ahead else _r.started_at <= _r.created_at
     if query.measures:
-        yield IS_ENDED
+        yield _r.ended_at.is_not(None)
         yield from _measures(query)
 
 

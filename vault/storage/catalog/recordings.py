@@ -580,7 +580,7 @@ async def _store(transaction: Transaction, storings: Sequence[_Storing]) -> Sequ
             transaction.count(tenants[storing.key], state.value, -1)
             transaction.count(tenants[storing.key], storing.final["new_state"], 1)
             if (storing.final["new_state"], storing.final["new_reason"]) == (RecordingState.TRUNCATED.value, EMPTY):
-                freed.append({"key": storing.key, "new_token": storing.recording})
+                freed.append({"key": storing.key, "new_token": rows.own_token(storing.key)})
             states[storing.key] = RecordingState(storing.final["new_state"])
             transaction.audit(storing.audit)
         elif storing.stored_bytes is not None:

@@ -64,7 +64,7 @@ _WITHOUT_FACTS = sa.and_(_OF_KEYS, sa.or_(sa.not_(HAS_METADATA), sa.func.length(
 _SHRED = (
     sa.update(recordings)
     .where(_r.id == sa.bindparam("key"), _r.state != RecordingState.SHREDDED.value)
-    .values(state=RecordingState.SHREDDED.value, state_reason=sa.bindparam("new_reason"))
+    .values(state=RecordingState.SHREDDED.value, state_reason=sa.bindparam("new_reason"), node=None)
 )
 _UNCERTIFIED = (
     sa.select(recordings)
@@ -264,7 +264,8 @@ class RescueStore:
 
     async def forget_metadata(self, recordings: Sequence[RecordingId], *, audit: Sequence[AuditEvent] = ()) -> None:
         """Remove facts and tokens from rows; the events are written only if a row had any."""
-        moves = [{"key": rows.key(recording), "new_token": recording} for recording in recordings]
+        keys = map(rows.key, recordings)
+        moves = [{"key": key, "new_token": rows.own_token(key)} for key in keys]
 
         async def act(transaction: Transaction) -> None:
             await count_gone(transaction, _WITHOUT_AUDIO, {"keys": [move["key"] for move in moves]})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from binascii import b2a_base64
 from collections import namedtuple
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
@@ -117,6 +118,11 @@ def is_live(values: Mapping[str, Any]) -> bool:
     return kept or values["state"] != RecordingState.SHREDDED.value
 
 
+def own_token(recording: bytes) -> str:
+    """Return what is stored as the call's token where that is the recording's id: the id in 22 characters."""
+    return b2a_base64(recording, newline=False)[:22].decode()
+
+
 def from_recording(recording: Recording) -> Values:
     """Return all columns of a new row; Invalid if its coordinates belong to another tenant or part."""
     audio, metadata = recording.audio.cohort, recording.metadata.cohort
@@ -130,7 +136,7 @@ def from_recording(recording: Recording) -> Values:
     return {
         "id": key(recording.id),
         "tenant": recording.tenant,
-        "call_token": recording.call_token,
+        "call_token": own_token(key(recording.id)) if recording.call_token == recording.id else recording.call_token,
         "state": recording.state.value,
         "state_reason": recording.state_reason,
         "audio_period": audio.period,
@@ -189,7 +195,8 @@ def _recording(row: Any) -> Recording:
     return Recording(
         id=recording_id(row.id),
         tenant=tenant,
-        call_token=row.call_token,
+        # Earlier rows have the recording's id.
+        call_token=recording_id(row.id) if row.call_token == own_token(row.id) else row.call_token,
         state=RecordingState(row.state),
         state_reason=row.state_reason,
         audio=audio_coordinate(row),
@@ -372,8 +379,8 @@ def from_audit(entry: AuditEntry) -> Values:
 
 
 def target_end(target: str) -> str:
-    """Return the last twelve characters of a target, with spaces before a shorter one."""
-    return target[-12:].rjust(12)
+    """Return the last seven characters of a target, with spaces before a shorter one."""
+    return target[-7:].rjust(7)
 
 
 def actor_middle(actor: str) -> str:

@@ -17,7 +17,7 @@ def upgrade() -> None:
     op.create_index(
         "ix_audit_target",
         "audit",
-        [sa.text("substr('            ' || target, length(target) + 1)"), "seq"],
+        [sa.text("substr('       ' || target, length(target) + 1)"), "seq"],
         sqlite_where=has_target,
         postgresql_where=has_target,
     )
