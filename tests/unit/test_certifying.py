@@ -272,7 +272,7 @@ async def test_what_is_made_for_each_recording_of_a_deletion_is_made_in_threads_
 
         monkeypatch.setattr(module, name, note)
 
-    noting(recording_rows, "object_below")
+    noting(recording_rows, "tail_below")
     noting(issuing, "recording_prefix")
     noting(certificate_sql, "id_bytes")
     noting(certificate_sql.rows, "to_entries")
@@ -290,7 +290,7 @@ async def test_what_is_made_for_each_recording_of_a_deletion_is_made_in_threads_
     assert len(asked) == len({row.tenant for row in scene.rows})
     scene.clock.advance(LEASE)
     assert (await certifier.delete_objects()).done == len(scene.rows)
-    assert {*made} == {"object_below", "recording_prefix", "id_bytes", "to_entries", "pack_objects"}
+    assert {*made} == {"tail_below", "recording_prefix", "id_bytes", "to_entries", "pack_objects"}
     assert threading.get_ident() not in {ident for idents in made.values() for ident in idents}
     for row in scene.rows:
         names = [ref.name for ref in await scene.catalog.segments(row.id)]

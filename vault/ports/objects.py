@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from vault.errors import VaultError
 from vault.model import Finding
@@ -30,8 +30,7 @@ class ObjectInfo:
     meta: ObjectMeta | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Deletion:
+class Deletion(NamedTuple):
     """The outcome of deleting a name: how many versions and unfinished multipart uploads were deleted.
 
     `absent` tells whether none is left.

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Container, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from vault.certificates.batch import ID_BYTES, Entries, Group
 from vault.ids import CertificateId, RecordingId, TenantId
@@ -165,6 +165,15 @@ class CertificateTexts(Protocol):
         """Return the forms with these digests, by digest; NotFound if one is missing."""
 
 
+class Undeleted(NamedTuple):
+    """A shredded recording whose objects are not yet verified absent, the period of its audio, its certificate."""
+
+    id: RecordingId
+    tenant: TenantId
+    period: int
+    certificate: CertificateId
+
+
 class CertifyingRows(Protocol):
     """Stores certificates, and finds the recordings that wait for one."""
 
@@ -199,8 +208,8 @@ class CertifyingRows(Protocol):
         next time, and so is all of it on a database that drops such rows with each certificate.
         """
 
-    async def undeleted_recordings(self, *, after: RecordingId | None, limit: int) -> Sequence[Recording]:
-        """Return up to `limit` shredded rows whose objects are not yet verified absent, in order of id."""
+    async def undeleted_recordings(self, *, after: RecordingId | None, limit: int) -> Sequence[Undeleted]:
+        """Return up to `limit` shredded recordings whose objects are not yet verified absent, in order of id."""
 
     async def unconfirmed_metadata(self, *, after: RecordingId | None, limit: int) -> Sequence[Recording]:
         """Return rows whose metadata, but not the audio, was shredded and has no final certificate, in order of id."""

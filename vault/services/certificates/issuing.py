@@ -10,7 +10,7 @@ from contextlib import aclosing, suppress
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from functools import partial
-from typing import Any, NamedTuple, Protocol, TypeAlias
+from typing import Any, NamedTuple, Protocol, TypeAlias, TypeVar
 
 from vault.certificates.batch import (
     object_facts,
@@ -37,7 +37,7 @@ from vault.model import (
 )
 from vault.ports.objects import Deletion, ObjectStore
 from vault.ports.recordings import RecordingLookup, RecordingsLookup
-from vault.ports.shreds import CertificateTexts, CertifyingRows, Shred
+from vault.ports.shreds import CertificateTexts, CertifyingRows, Shred, Undeleted
 from vault.ports.tenants import SettingRows, TenantLookup
 from vault.services.audit import event
 from vault.services.certificates import content
@@ -59,6 +59,7 @@ _COMMITMENT_BYTES = 32
 
 _Kind: TypeAlias = tuple[object, ...]
 """What determines the form of a certificate within one shred."""
+_Waiting = TypeVar("_Waiting", Recording, Undeleted)
 
 logger = logging.getLogger(__name__)
 
@@ -110,7 +111,7 @@ class _Final(NamedTuple):
 class _Looked(NamedTuple):
     """A page of recordings with the outcome at each one's place, and when the look that says so began and ended."""
 
-    page: Sequence[Recording]
+    page: Sequence[Undeleted]
     places: Mapping[RecordingId, str]
     outcomes: Mapping[str, Sequence[Deletion] | VaultError]
     since: float
@@ -327,7 +328,9 @@ class Certifier:
             after = page[-1].id
 
     async def _conclude_metadata(self, page: Sequence[Recording], progress: _Progress) -> None:
-        current = await self._named([row.metadata_certificate_id for row in page])
+        current = await self._catalog.certificates_named(
+            [row.metadata_certificate_id for row in page if row.metadata_certificate_id is not None]
+        )
         of_rows = {row.id: row for row in page}
         ready = [
             _modern(opened, of_rows[certificate.recording], ())
@@ -337,7 +340,7 @@ class Certifier:
             self._conclude(opened, (), progress)
 
     async def _conclude_readable(
-        self, page: Sequence[Recording], conclude: Callable[[Sequence[Recording]], Awaitable[None]]
+        self, page: Sequence[_Waiting], conclude: Callable[[Sequence[_Waiting]], Awaitable[None]]
     ) -> None:
         """Conclude a page, or nothing of it if `conclude` raises; a certificate that changed keeps back only itself."""
         try:
@@ -357,16 +360,13 @@ class Certifier:
         progress.waiting += looked_at - concluded
         await self._finish(progress)
 
-    async def _named(self, names: Sequence[CertificateId | None]) -> Sequence[StoredCertificate]:
-        return await self._catalog.certificates_named([name for name in names if name is not None])
-
     async def _deleted(self) -> AsyncGenerator[_Looked, None]:
         """Delete the objects of page after page, the next ones while the caller is busy with one.
 
         A page that the caller does not take is looked at again by the next deletion. Nothing outlives this iterator.
         """
         ahead: deque[asyncio.Task[_Looked]] = deque()
-        page: Sequence[Recording] = ()
+        page: Sequence[Undeleted] = ()
         try:
             while True:
                 while len(ahead) <= _PAGES_AHEAD:
@@ -383,7 +383,7 @@ class Certifier:
                 task.cancel()
             await asyncio.gather(*ahead, return_exceptions=True)
 
-    async def _delete_page(self, page: Sequence[Recording]) -> _Looked:
+    async def _delete_page(self, page: Sequence[Undeleted]) -> _Looked:
         names = await self._catalog.object_names([row.id for row in page])
         places, known = await in_thread(_laid_out, page, names)
         # Before the look: what was absent while a lease ran can have been written since.
@@ -406,14 +406,15 @@ class Certifier:
         return failures
 
     async def _conclude_ripe(
-        self, page: Sequence[Recording], absent: Mapping[RecordingId, Sequence[Deletion]], progress: _Progress
+        self, page: Sequence[Undeleted], absent: Mapping[RecordingId, Sequence[Deletion]], progress: _Progress
     ) -> None:
         """Make the final certificates whose leases have run out.
 
         All certificates of one form wait equally long. So one document of each form is read to see how long, and the
         others are read only when they are due.
         """
-        current = {each.recording: each for each in await self._named([row.certificate_id for row in page])}
+        named = await self._catalog.certificates_named([row.certificate for row in page])
+        current = {each.recording: each for each in named}
         firsts = {each.place.form: each for each in current.values() if each.place is not None}
         new = [each for form, each in firsts.items() if form not in progress.firsts]
         for first, document in zip(new, await self._certificates.documents(new), strict=True):
@@ -424,19 +425,24 @@ class Certifier:
         values = await self._certificates.values([current[row.id] for row in ripe])
         known = {row.id: found for row, found in zip(ripe, values, strict=True) if found is not None}
         alone = [row for row in ripe if row.id not in known or self._shared(current[row.id], progress) is None]
-        objects = await self._catalog.segments_of([row.id for row in alone if current[row.id].place is None])
-        documents = await self._certificates.opened([current[row.id] for row in alone])
-        ready = [
-            (row.id, _modern(opened, row, objects.get(row.id, ())))
-            for row, opened in zip(alone, documents, strict=True)
-        ]
-        for recording, opened in ready:
-            self._conclude(opened, absent[recording], progress)
+        ready = await self._opened([current[row.id] for row in alone])
+        for row, opened in zip(alone, ready, strict=True):
+            self._conclude(opened, absent[row.id], progress)
         for recording in known.keys() - {row.id for row in alone}:
             place = current[recording].place
             assert place is not None
             ripened = _Ripe(known[recording], absent[recording], progress.at)
             progress.ripe.setdefault(place.form, []).append(ripened)
+
+    async def _opened(self, certificates: Sequence[StoredCertificate]) -> Sequence[Opened]:
+        """Return the documents in today's version; an older one is completed from its recording's rows."""
+        found = [*await self._certificates.opened(certificates)]
+        for place, (certificate, opened) in enumerate(zip(certificates, found, strict=True)):
+            if not isinstance(opened.document, DeletionCertificate):
+                row = await self._catalog.recording(certificate.recording)
+                objects = await self._catalog.segments_of([row.id])
+                found[place] = _modern(opened, row, objects.get(row.id, ()))
+        return found
 
     def _shared(self, certificate: StoredCertificate, progress: _Progress) -> _Final | None:
         """Return what the final certificates of a form share; None if it has none, or its documents are to be made."""
@@ -560,10 +566,10 @@ async def delete_below(
 
 
 def _laid_out(
-    page: Sequence[Recording], names: Mapping[RecordingId, Sequence[str]]
+    page: Sequence[Undeleted], names: Mapping[RecordingId, Sequence[str]]
 ) -> tuple[Mapping[RecordingId, str], Mapping[str, Sequence[str]]]:
     """Return the place of each recording's objects, and the names that are known below it."""
-    places = {row.id: recording_prefix(row.tenant, row.audio.cohort.period, row.id) for row in page}
+    places = {row.id: recording_prefix(row.tenant, row.period, row.id) for row in page}
     return places, {places[row.id]: names[row.id] for row in page}
 
 

@@ -111,7 +111,10 @@ CHANGED = (
     .limit(sa.bindparam("page"))
 )
 UNDELETED = (
-    sa.select(recordings).where(IS_UNDELETED, _r.id > sa.bindparam("after")).order_by(_r.id).limit(sa.bindparam("page"))
+    sa.select(_r.id, _r.tenant, _r.audio_period, _r.certificate_id)
+    .where(IS_UNDELETED, _r.id > sa.bindparam("after"))
+    .order_by(_r.id)
+    .limit(sa.bindparam("page"))
 )
 UNCONFIRMED = (
     sa.select(recordings)
@@ -197,14 +200,25 @@ SEGMENTS_OF = (
     )
     .order_by(segments.c.recording, segments.c.number)
 )
-PLACES_OF = (
-    sa.select(segments.c.recording, segments.c.number, segments.c.attempt, segments.c.audio_period, _r.tenant)
+PLACES_OF = {
+    dialect: sa.select(
+        segments.c.recording,
+        segments.c.audio_period,
+        _r.tenant,
+        sa.func.aggregate_strings(sa.cast(segments.c.number, sa.Text).concat(":").concat(attempt), ","),
+    )
     .join(recordings, _r.id == segments.c.recording)
     .where(
         segments.c.recording.in_(sa.bindparam("keys", expanding=True)),
         segments.c.audio_period.between(sa.bindparam("first_period"), sa.bindparam("last_period")),
     )
-)
+    .group_by(segments.c.recording, segments.c.audio_period, _r.tenant)
+    for dialect, attempt in (
+        ("sqlite", sa.func.lower(sa.func.hex(segments.c.attempt))),
+        ("postgresql", sa.func.encode(segments.c.attempt, "hex")),
+    )
+}
+"""Where the objects of each recording lie, by dialect: `number:attempt` of all of them in one text, by commas."""
 DROP_SEGMENT = sa.delete(segments).where(
     segments.c.recording == sa.bindparam("key"),
     segments.c.number == sa.bindparam("at"),

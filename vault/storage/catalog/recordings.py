@@ -12,7 +12,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from vault.errors import Conflict, GenerationPassed, Invalid, NotFound, Refused, TooLarge, TooLate
-from vault.format.names import object_below, recording_prefix
+from vault.format.names import recording_prefix, tail_below
 from vault.ids import NodeId, RecordingId, TenantId, TokenId
 from vault.model import (
     EMPTY,
@@ -30,6 +30,7 @@ from vault.model import (
     SegmentRef,
 )
 from vault.ports.recordings import Kept, RecordingQuery
+from vault.ports.shreds import Undeleted
 from vault.storage.catalog import object_lists, partitions, recording_sql, rows
 from vault.storage.catalog.database import Database, narrowed
 from vault.storage.catalog.tables import recordings
@@ -56,15 +57,11 @@ async def _whole(found: Sequence[sa.Row[Any]]) -> Sequence[Recording]:
 
 
 def _names(recordings: Sequence[RecordingId], places: Sequence[sa.Row[Any]]) -> Mapping[RecordingId, Sequence[str]]:
-    keys = {rows.key(recording): recording for recording in recordings}
-    found: dict[RecordingId, list[str]] = {recording: [] for recording in recordings}
-    prefixes: dict[bytes, str] = {}
-    for row in places:
-        key, number, attempt, period, tenant = tuple(row)
-        recording = keys[key]
-        if key not in prefixes:
-            prefixes[key] = recording_prefix(TenantId(tenant), period, recording)
-        found[recording].append(object_below(prefixes[key], number, attempt.hex()))
+    found: dict[RecordingId, Sequence[str]] = dict.fromkeys(recordings, ())
+    for key, period, tenant, objects in map(tuple, places):
+        recording = rows.recording_id(key)
+        prefix = recording_prefix(TenantId(tenant), period, recording)
+        found[recording] = [prefix + tail_below(*each.split(":")) for each in objects.split(",")]
     return found
 
 
@@ -326,10 +323,10 @@ class RecordingStore:
         found = await self._database.fetch(recording_sql.COUNT_DUE[part, tenant is not None], _due(through, tenant))
         return int(found[0][0])
 
-    async def undeleted_recordings(self, *, after: RecordingId | None, limit: int) -> Sequence[Recording]:
-        """Return shredded rows whose objects are not yet verified absent, in id order."""
+    async def undeleted_recordings(self, *, after: RecordingId | None, limit: int) -> Sequence[Undeleted]:
+        """Return shredded recordings whose objects are not yet verified absent, in id order."""
         found = await self._database.fetch(recording_sql.UNDELETED, {"after": _key(after), "page": max(limit, 0)})
-        return await _whole(found)
+        return [Undeleted(rows.recording_id(key), *rest) for key, *rest in map(tuple, found)]
 
     async def count_undeleted(self, *, tenant: TenantId | None = None) -> int:
         """Count the rows of `undeleted_recordings` and `unconfirmed_metadata`, each recording once."""
@@ -414,11 +411,12 @@ class RecordingStore:
     async def object_names(self, recordings: Sequence[RecordingId]) -> Mapping[RecordingId, Sequence[str]]:
         """Return the names of the objects of many recordings that have a row each."""
         found: dict[RecordingId, Sequence[str]] = {}
+        dialect = self._database.engine.dialect.name
         for start in range(0, len(recordings), _ROWS_A_TURN):
             share = recordings[start : start + _ROWS_A_TURN]
             keys = [*map(rows.key, share)]
             within = await partitions.stretch(self._database, keys)
-            places = await self._database.fetch(recording_sql.PLACES_OF, {"keys": keys, **within})
+            places = await self._database.fetch(recording_sql.PLACES_OF[dialect], {"keys": keys, **within})
             found |= await in_thread(_names, share, places)  # a long call has many objects
         return found
 

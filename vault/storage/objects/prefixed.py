@@ -42,7 +42,7 @@ class PrefixedObjectStore:
 
     async def delete(self, name: str) -> Deletion:
         """Remove every version; see ObjectStore.delete."""
-        return dataclasses.replace(await self._inner.delete(self._prefix + name), name=name)
+        return (await self._inner.delete(self._prefix + name))._replace(name=name)
 
     async def delete_below(
         self, places: Mapping[str, Collection[str]]
@@ -55,7 +55,7 @@ class PrefixedObjectStore:
         return {
             place.removeprefix(self._prefix): outcome
             if isinstance(outcome, VaultError)
-            else [dataclasses.replace(each, name=each.name.removeprefix(self._prefix)) for each in outcome]
+            else [each._replace(name=each.name.removeprefix(self._prefix)) for each in outcome]
             for place, outcome in (await self._inner.delete_below(inner)).items()
         }
 

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Final
 from uuid import uuid4
 
-from vault.disk import answering, make_directories, share_lock, sync_directory, try_lock, write_new
+from vault.disk import answering, make_directories, refusal, share_lock, sync_directory, try_lock, write_new
 from vault.errors import ConfigError, FormatError, IntegrityError, NotFound, Unavailable, VaultError
 from vault.format.codec import fields, pack, unpack
 from vault.places import is_settled, unusable
@@ -222,25 +222,29 @@ class ObjectTree:
         with translated("what is deleted"):
             self.require_place()
         outcomes: dict[str, Sequence[Deletion] | VaultError] = {}
-        gone: dict[str, set[str]] = {}
         above: defaultdict[str, list[str]] = defaultdict(list)
         for place in places:
+            above[_directory(place[:-1])].append(place)
+        for directory, beside in above.items():
+            gone: dict[str, Collection[str]] = {}
             try:
-                with translated(f"what is below {place}"):
-                    gone[place] = set(self._empty(place))
-                above[_directory(place[:-1])].append(place)
-            except VaultError as error:
-                outcomes[place] = error
-        for directory, emptied in above.items():
-            try:
-                with translated(f"what is below {emptied[0]}"):
+                with translated(f"what is below {beside[0]}"):
+                    with self._directory_handle(directory) as handle:
+                        for place in beside:
+                            try:
+                                gone[place] = () if handle is None else self._empty(place, handle)
+                            except OSError as error:
+                                outcomes[place] = _unknown(place, error)
                     # For places that are not there too: a delete that was cut short is completed here.
                     self._prune(directory)
                     self.require_place()
-                    for place in emptied:
-                        outcomes[place] = self._deletions(place, gone[place], places[place])
+                    # Not the handle from before: the directory may have been removed, and made again.
+                    with self._directory_handle(directory) as handle:
+                        for place, known in gone.items():
+                            left = () if handle is None else self._left(place, handle)
+                            outcomes[place] = _deletions(known, places[place], left)
             except VaultError as error:
-                outcomes |= dict.fromkeys(emptied, error)
+                outcomes |= {place: error for place in beside if place not in outcomes}
         return outcomes
 
     def walk(self, prefix: str) -> Iterator[ObjectInfo]:
@@ -336,56 +340,75 @@ class ObjectTree:
             if len(self._durable) > _KNOWN_DIRECTORIES:
                 self._durable.clear()
 
-    def _empty(self, place: str) -> Iterator[str]:
-        """Unlink the objects below a place and remove its directories; yield the names that were there.
-
-        Durable once the directory above is: what has no name there cannot be reached. A directory that stays, because
-        it has other files or has just got an object, is synchronised itself.
-        """
-        directory = f"{_OBJECTS}/{place[:-1]}"
+    @contextlib.contextmanager
+    def _directory_handle(self, directory: str) -> Iterator[int | None]:
+        """Open a directory; None if it is not there."""
         try:
             handle = os.open(directory, _READ | os.O_DIRECTORY, dir_fd=self._root)
         except FileNotFoundError:
+            yield None
             return
+        try:
+            yield handle
+        finally:
+            os.close(handle)
+
+    def _empty(self, place: str, above: int) -> list[str]:
+        """Unlink the objects below a place and remove its directories; return the names that were there.
+
+        `above` is a handle of the directory that the place is in. Durable once that is synchronised: what has no name
+        there cannot be reached. A directory that stays, because it has other files or has just got an object, is
+        synchronised itself.
+        """
+        own = _last(place)
+        try:
+            handle = os.open(own, _READ | os.O_DIRECTORY, dir_fd=above)
+        except FileNotFoundError:
+            return []
+        gone: list[str] = []
         try:
             with os.scandir(handle) as entries:
                 below = [(entry.name, entry.is_dir(follow_symlinks=False)) for entry in entries]
             for name, is_directory in below:
                 if is_directory:
-                    yield from self._empty(f"{place}{name}/")
+                    gone += self._empty(f"{place}{name}/", handle)
                 elif name.endswith(_SUFFIX):
-                    with contextlib.suppress(FileNotFoundError):
+                    try:
                         os.unlink(name, dir_fd=handle)
-                        yield place + name.removesuffix(_SUFFIX)
-            if not self._remove_directory(directory):
+                    except FileNotFoundError:
+                        continue
+                    gone.append(place + name[: -len(_SUFFIX)])
+            if not self._remove_directory(f"{_OBJECTS}/{place[:-1]}", own, above):
                 os.fsync(handle)
         finally:
             os.close(handle)
+        return gone
 
-    def _deletions(self, place: str, gone: Collection[str], known: Collection[str]) -> Sequence[Deletion]:
-        """Look what is below a place now, and say of each name whether it is absent."""
-        left = {info.name for info in self._walk(place, place)}
-        return [
-            Deletion(name=name, versions_deleted=int(name in gone), absent=name not in left)
-            for name in sorted({*known, *gone, *left})
-        ]
+    def _left(self, place: str, above: int) -> Collection[str]:
+        """Return the names that are below a place now; `above` as for `_empty`."""
+        try:
+            os.stat(_last(place), dir_fd=above, follow_symlinks=False)
+        except FileNotFoundError:
+            return ()
+        return [info.name for info in self._walk(place, place)]
 
     def _prune(self, directory: str) -> None:
         """Remove a directory and those above it that are empty, and synchronise the lowest that stays."""
         while True:
-            if not self._remove_directory(directory):
+            if "/" not in directory or not self._remove_directory(directory, directory, self._root):
                 with contextlib.suppress(FileNotFoundError):
                     return self._sync_directory(directory)
             directory = directory.rpartition("/")[0]
 
-    def _remove_directory(self, directory: str) -> bool:
-        """Tell whether the directory is not there any more: it was empty, or somebody else removed it."""
-        if "/" not in directory:
-            return False
+    def _remove_directory(self, directory: str, name: str, within: int) -> bool:
+        """Tell whether the directory is not there any more: it was empty, or somebody else removed it.
+
+        `name` is what it is called in the open directory `within`.
+        """
         with self._lock:
             self._durable.discard(directory)
             try:
-                os.rmdir(directory, dir_fd=self._root)
+                os.rmdir(name, dir_fd=within)
             except FileNotFoundError:
                 return True
             except OSError as error:
@@ -461,6 +484,29 @@ def _no_store(root: Path) -> ConfigError:
         f"objects.path: there is no object store at {root}",
         hint="is its disk mounted? `callvault init` creates a new, empty store and is the only thing that does",
     )
+
+
+def _last(place: str) -> str:
+    """Return the last part of a place."""
+    return place[place.rfind("/", 0, -1) + 1 : -1]
+
+
+def _unknown(place: str, error: OSError) -> VaultError:
+    """Return the error of a place of which it is not known what is left there."""
+    return refusal(
+        error,
+        full=f"no room left on the disk of the object store: what is below {place} was not deleted",
+        failed=f"the object store cannot serve what is below {place}",
+    )
+
+
+def _deletions(gone: Collection[str], known: Collection[str], left: Collection[str]) -> Sequence[Deletion]:
+    """Say of each name whether it was deleted, and whether it is absent now."""
+    gone, left = set(gone), set(left)
+    return [
+        Deletion(name=name, versions_deleted=int(name in gone), absent=name not in left)
+        for name in sorted({*known, *gone, *left})
+    ]
 
 
 def _directory(name: str) -> str:
