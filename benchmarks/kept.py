@@ -37,7 +37,6 @@ _A_YEAR = 10_000_000 * 365 / 90
 _GROUPS = {
     "recordings": "recordings",
     "segments": "objects",
-    "object_lists": "objects",
     "audit": "audit",
     "shred_kept": "shreds",
     "shreds": "shreds",

@@ -6,11 +6,13 @@ real, so that holds can be placed. The trail's hashes are no chain, and there ar
 some.
 """
 
+import hashlib
 import itertools
 import random
 import shutil
 import sqlite3
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 from pathlib import Path
 
 import asyncpg
@@ -169,9 +171,14 @@ def _objects(row):
     yield (row["id"], 0, attempt, 0, length, length + 400, attempt * 2, row["audio_period"])
 
 
+@lru_cache(maxsize=4096)
+def _actor(tenant, number):
+    return f"tok_{hashlib.sha256(f'{tenant} {number}'.encode()).hexdigest()[:32]} recorder {number}"
+
+
 def _entry(seq, row):
     digest = row["audio_commitment"]
-    actor = f"tok_{row['tenant'][-3:]}{seq % 5:029x} recorder {seq % 5}"
+    actor = _actor(row["tenant"], seq % 5)
     return (
         *(seq, row["created_at"], _EVENTS[seq % len(_EVENTS)], actor, "ok", "recorder", row["tenant"], None),
         *(f"{seq:032x}", f"rec_{row['id'].hex()}", '{"bytes":123456,"segments":1}', digest, digest),

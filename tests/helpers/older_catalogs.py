@@ -28,11 +28,18 @@ def fill(connection: sa.Connection, revision: str, recordings: int) -> None:
     insert("recordings", rows)
     insert("segments", [each for row in rows for each in _objects(row)])
     insert("certificates", [_certificate(row) for row in rows if row["state"] == "shredded"])
+    if "object_lists" in tables.tables:
+        insert("object_lists", [{"recording": row["id"], "objects": list_of(row["id"])} for row in rows[2::4]])
     insert("audit", [_entry(number) for number in range(1, recordings + 1)])
     if "recording_counts" in tables.tables:
         connection.exec_driver_sql(
             "INSERT INTO recording_counts SELECT tenant, state, count(*) FROM recordings GROUP BY tenant, state"
         )
+
+
+def list_of(recording: bytes) -> bytes:
+    """Return what stands for the list of deleted objects of a shredded recording."""
+    return b"objects of " + recording
 
 
 def rows_of(connection: sa.Connection) -> dict[str, list[tuple]]:

@@ -14,7 +14,7 @@ from sqlalchemy.schema import CreateIndex, CreateTable
 
 from tests.helpers.catalog_template import transaction
 from tests.helpers.catalogs import SteppingClock, call_everything, calls_of
-from tests.helpers.older_catalogs import fill
+from tests.helpers.older_catalogs import fill, list_of
 from vault.ids import RecordingId, TenantId
 from vault.ports.catalog import Catalog
 from vault.storage.catalog import open_catalog, schema
@@ -69,7 +69,8 @@ def test_migrations_render_for_postgresql():
     script = config.output_buffer.getvalue()
     created = set(re.findall(r"CREATE TABLE (\w+)", script))
     moved = re.findall(r"ALTER TABLE (\w+) RENAME TO (\w+)", script)
-    assert created - {before for before, _ in moved} == {"alembic_version", *metadata.tables}
+    gone = {*re.findall(r"DROP TABLE (\w+)", script)} - {after for _, after in moved}
+    assert created - {before for before, _ in moved} - gone == {"alembic_version", *metadata.tables}
     assert {after for _, after in moved} <= created
     assert "WHERE undeleted_since IS NOT NULL" in script
 
@@ -130,6 +131,19 @@ def test_the_hours_of_an_earlier_trail_are_those_of_its_entries_wherever_a_page_
         earlier = [None, *(hour for _, hour in at)]
         assert found == [(seq, hour) for (seq, hour), before in zip(at, earlier, strict=False) if hour != before]
         assert len(found) > 15
+
+
+def test_earlier_lists_of_objects_are_in_the_rows_of_their_recordings_wherever_a_page_ends(monkeypatch):
+    revision = schema._scripts().get_revision("0048").module
+    for size in (1, 3, 1000):
+        monkeypatch.setattr(revision, "_PAGE", size)
+        with transaction() as connection:
+            fill(connection, "0031", 40)
+            schema.upgrade(connection)
+            found = connection.exec_driver_sql("SELECT id, state, objects FROM recordings").all()
+            assert not sa.inspect(connection).has_table("object_lists")
+        assert len(found) == 40
+        assert all(objects == (list_of(key) if state == "shredded" else None) for key, state, objects in found)
 
 
 def test_the_lengths_of_earlier_calls_are_those_of_their_samples_or_of_what_came_as_it_was_spoken():

@@ -75,7 +75,7 @@ from vault.storage.catalog import object_lists as list_sql
 from vault.storage.catalog import recordings as recording_rows
 from vault.storage.catalog import rows
 from vault.storage.catalog.catalog import SqlCatalog, open_catalog
-from vault.storage.catalog.tables import certificate_batches, certificate_forms, certificates, object_lists, recordings
+from vault.storage.catalog.tables import certificate_batches, certificate_forms, certificates, recordings
 from vault.storage.objects.memory import MemoryObjectStore
 from vault.telemetry import Metrics
 
@@ -578,10 +578,10 @@ async def test_the_list_of_objects_outlives_them_and_is_never_another_one(scene)
     assert (len(listed.objects), listed.facts()) == (2, says.data.objects)
     async with scene.catalog._database.engine.begin() as connection:
         assert (await connection.execute(sa.text("SELECT count(*) FROM segments"))).scalar() == 0
-        mine = object_lists.c.recording == rows.key(row.id)
-        kept = (await connection.execute(sa.select(object_lists.c.objects).where(mine))).scalar_one()
+        mine = recordings.c.id == rows.key(row.id)
+        kept = (await connection.execute(sa.select(recordings.c.objects).where(mine))).scalar_one()
         changed = kept[:2] + (1).to_bytes(3) + kept[5:]
-        await connection.execute(sa.update(object_lists).values(objects=changed))
+        await connection.execute(sa.update(recordings).values(objects=changed))
     with pytest.raises(IntegrityError, match="changed after it was signed"):
         await scene.certificates().objects(stored)
 

@@ -17,7 +17,7 @@ from vault.ports.revision import Revision
 from vault.storage.catalog import rows
 from vault.storage.catalog.database import Database, narrowed
 from vault.storage.catalog.recording_sql import count_moved
-from vault.storage.catalog.tables import erasure_recordings, erasures, recordings
+from vault.storage.catalog.tables import ROW, erasure_recordings, erasures, recordings
 from vault.storage.catalog.writer import Transaction
 
 _e, _o, _r = erasures.c, erasure_recordings.c, recordings.c
@@ -40,7 +40,7 @@ _CLOSE = (
 )
 _OPEN_ONES = sa.and_(_r.id.in_(sa.bindparam("keys", expanding=True)), _r.state != sa.literal_column("'shredded'"))
 _TAKEN = (
-    sa.select(*recordings.columns, _o.erasure)
+    sa.select(*ROW, _o.erasure)
     .join(recordings, recordings.c.id == _o.recording)
     .where(_o.shred == sa.bindparam("key"))
     .order_by(_o.erasure, _o.position)

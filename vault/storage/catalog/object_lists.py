@@ -1,4 +1,4 @@
-"""Lists of deleted objects: one row for each recording replaces its rows of objects, with the final certificate."""
+"""Lists of deleted objects: one value in a recording's row replaces its rows of objects, with the final certificate."""
 
 from __future__ import annotations
 
@@ -14,23 +14,19 @@ from vault.ids import TenantId
 from vault.model import RecordingState, SegmentRef
 from vault.storage.catalog import rows
 from vault.storage.catalog.database import Database
-from vault.storage.catalog.tables import object_lists, recordings, segments, sweep_floor
+from vault.storage.catalog.tables import recordings, segments, sweep_floor
 from vault.storage.catalog.writer import Transaction
 from vault.threads import in_thread
 
 _PACKED_AT_ONCE = 100
 """Recordings whose rows of objects are fetched together; a call of half an hour has 17 objects."""
-_r, _l, _s = recordings.c, object_lists.c, segments.c
+_r, _s = recordings.c, segments.c
 _KEYS: sa.BindParameter[Sequence[bytes]] = sa.bindparam("keys", expanding=True)
-_LISTS = (
-    sa.select(_l.recording, _l.objects, _r.tenant, _r.audio_period)
-    .join(recordings, _r.id == _l.recording)
-    .where(_l.recording.in_(_KEYS))
-)
+_LISTS = sa.select(_r.id, _r.objects, _r.tenant, _r.audio_period).where(_r.id.in_(_KEYS), _r.objects.is_not(None))
 _IS_OVER = sa.and_(
     _r.state == RecordingState.SHREDDED.value, _r.certificate_id.is_not(None), _r.undeleted_since.is_(None)
 )
-_IS_UNLISTED = ~sa.exists().where(_l.recording == _r.id)
+_IS_UNLISTED = _r.objects.is_(None)
 _UNLISTED = sa.select(_r.id, _r.audio_period).where(_r.id.in_(_KEYS), _IS_OVER, _IS_UNLISTED)
 _OF_LISTED = sa.and_(
     _s.recording.in_(_KEYS), _s.audio_period.between(sa.bindparam("first_period"), sa.bindparam("last_period"))
@@ -43,7 +39,7 @@ _OBJECTS = (
 _OBJECT = itemgetter(1, 2, 3, 4, 5, 6)
 """What a list has of a row of `_OBJECTS`."""
 _FLOOR = sa.select(sweep_floor.c.period)
-_INSERT = sa.insert(object_lists)
+_SET = sa.update(recordings).where(_r.id == sa.bindparam("key")).values(objects=sa.bindparam("new_objects"))
 _DROP = sa.delete(segments).where(_OF_LISTED)
 _NEXT = (
     sa.select(_r.id)
@@ -57,8 +53,7 @@ async def listed(database: Database, keys: Sequence[bytes]) -> Sequence[Sequence
     """Return the objects of each of these recordings that has a list."""
     found = await database.fetch(_LISTS, {"keys": [*keys]}) if keys else ()
     return [
-        unpack_objects(rows.recording_id(row.recording), TenantId(row.tenant), row.audio_period, row.objects)
-        for row in found
+        unpack_objects(rows.recording_id(row.id), TenantId(row.tenant), row.audio_period, row.objects) for row in found
     ]
 
 
@@ -78,18 +73,18 @@ async def fold(transaction: Transaction, keys: Sequence[bytes]) -> None:
         lists += await in_thread(_packed, await transaction.fetch(_OBJECTS, share))
     if not lists:
         return
-    await transaction.write(_INSERT, lists)
+    await transaction.write(_SET, lists)
     if transaction.dialect == "postgresql":
         floor = (await transaction.fetch(_FLOOR))[0].period
         periods = {period for period in periods if floor is None or period > floor}
     if periods:
-        await transaction.write(_DROP, {"keys": [each["recording"] for each in lists], **_stretch(periods)})
+        await transaction.write(_DROP, {"keys": [each["key"] for each in lists], **_stretch(periods)})
 
 
 def _packed(objects: Sequence[sa.Row[Any]]) -> list[dict[str, Any]]:
-    """Return the rows of the lists that can be made of these rows of objects, which come recording by recording."""
+    """Return the lists that can be made of these rows of objects, which come recording by recording."""
     made = ((key, pack_objects([*map(_OBJECT, of_one)])) for key, of_one in groupby(objects, key=itemgetter(0)))
-    return [{"recording": key, "objects": packed} for key, packed in made if packed is not None]
+    return [{"key": key, "new_objects": packed} for key, packed in made if packed is not None]
 
 
 def _stretch(periods: Collection[int]) -> Mapping[str, int]:

@@ -20,7 +20,6 @@ from vault.storage.catalog.tables import (
     IS_FINISHED,
     IS_OPEN,
     IS_UNDELETED,
-    object_lists,
     recordings,
     segments,
     sweep_floor,
@@ -81,7 +80,7 @@ _LIVE = sa.union(*(sa.select(_r.id).where(_WITHIN, which) for which in (IS_FINIS
     MOVED + 1
 )
 _OF_SPAN = sa.select(segments.c.recording).where(segments.c.audio_period.between(*_PERIODS))
-_HAS_LIST = sa.exists().where(object_lists.c.recording == segments.c.recording)
+_HAS_LIST = sa.exists().where(_r.id == segments.c.recording, _r.objects.is_not(None))
 _WITHOUT_LIST = _OF_SPAN.distinct().where(~_HAS_LIST).limit(MOVED + 1)
 _WITH_LIST = _OF_SPAN.where(_HAS_LIST).limit(1)
 

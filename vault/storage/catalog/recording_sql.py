@@ -25,6 +25,7 @@ from vault.storage.catalog.tables import (
     IS_UNCONFIRMED,
     IS_UNDELETED,
     NOT_CHANGED,
+    ROW,
     hold_recordings,
     holds,
     leaf_counters,
@@ -41,7 +42,7 @@ from vault.storage.catalog.writer import Transaction
 
 _r, _k, _l = recordings.c, recording_counts.c, live_counts.c
 _MEDIA = ("container", "codec", "rate", "channels", "channel_map")
-BY_ID = sa.select(recordings).where(_r.id == sa.bindparam("key"))
+BY_ID = sa.select(*ROW).where(_r.id == sa.bindparam("key"))
 BY_ID_IN = BY_ID.where(_r.tenant == sa.bindparam("in_tenant"))
 _PLACE = ("period", "generation", "leaf")
 _KEYS = ("id", "tenant", "state", "started_at", *(f"{part}_{of}" for part in ("audio", "metadata") for of in _PLACE))
@@ -51,16 +52,16 @@ KEYS_OF_IN = KEYS_OF.where(sa.func.coalesce(_r.tenant, "") == sa.bindparam("in_t
 PLACE = sa.select(_r.started_at, _r.retain_until, _r.audio_period).where(_r.id == sa.bindparam("key"))
 """The place of a row in each of the orders of pages."""
 PLACE_IN = PLACE.where(_r.tenant == sa.bindparam("in_tenant"))
-BY_CALL = sa.select(recordings).where(
+BY_CALL = sa.select(*ROW).where(
     _r.tenant == sa.bindparam("tenant_id"), _r.call_token.in_(sa.bindparam("tokens", expanding=True))
 )
 BY_OBJECT = (
-    sa.select(recordings)
+    sa.select(*ROW)
     .where(_r.tenant == sa.bindparam("tenant_id"), _r.object_token.in_(sa.bindparam("tokens", expanding=True)))
     .order_by(_r.id.desc())
     .limit(sa.bindparam("most"))
 )
-OPEN = sa.select(recordings).where(IS_OPEN).order_by(_r.started_at, _r.id)
+OPEN = sa.select(*ROW).where(IS_OPEN).order_by(_r.started_at, _r.id)
 _IN_TENANT = _r.tenant == sa.bindparam("tenant_id")
 
 
@@ -91,15 +92,12 @@ _IN_ORDER: Mapping[tuple[Part, bool], Sequence[sa.ColumnElement[Any]]] = {
     (Part.METADATA, True): (_r.id,),
 }
 DUE = {
-    of: sa.select(recordings)
-    .where(*where, _further(_IN_ORDER[of]))
-    .order_by(*_IN_ORDER[of])
-    .limit(sa.bindparam("page"))
+    of: sa.select(*ROW).where(*where, _further(_IN_ORDER[of])).order_by(*_IN_ORDER[of]).limit(sa.bindparam("page"))
     for of, where in _DUE.items()
 }
 COUNT_DUE = {of: sa.select(sa.func.count()).select_from(recordings).where(*where) for of, where in _DUE.items()}
 CHANGED = (
-    sa.select(recordings)
+    sa.select(*ROW)
     .where(
         IS_FINISHED,
         _IN_TENANT,
@@ -117,10 +115,7 @@ UNDELETED = (
     .limit(sa.bindparam("page"))
 )
 UNCONFIRMED = (
-    sa.select(recordings)
-    .where(IS_UNCONFIRMED, _r.id > sa.bindparam("after"))
-    .order_by(_r.id)
-    .limit(sa.bindparam("page"))
+    sa.select(*ROW).where(IS_UNCONFIRMED, _r.id > sa.bindparam("after")).order_by(_r.id).limit(sa.bindparam("page"))
 )
 COUNT_UNDELETED = {
     of_tenant: sa.union_all(
@@ -297,7 +292,7 @@ OLDEST_DUE = (
 )
 OLDEST_DUE_OF = OLDEST_DUE.where(_IN_TENANT)
 DOUBTFUL = (
-    sa.select(recordings)
+    sa.select(*ROW)
     .where(
         *_DUE[Part.AUDIO, False],
         _further(_IN_ORDER[Part.AUDIO, False]),
@@ -316,7 +311,7 @@ DOUBTFUL = (
     .limit(sa.bindparam("page"))
 )
 EXCEPTIONAL = (
-    sa.select(recordings)
+    sa.select(*ROW)
     .where(
         *_DUE[Part.AUDIO, False],
         _further(_IN_ORDER[Part.AUDIO, False]),
@@ -352,7 +347,7 @@ def page(query: RecordingQuery, last: int | None, *, looked_through: int | None 
     by_holds = query.under is not None or (query.held is True and not _few(query))
     where = [*_filters(query, by_holds=by_holds, in_order=looked_through is not None), *_bounds(query, last)]
     page = max(query.limit, 0)
-    whole = sa.select(recordings).order_by(*order).limit(page)
+    whole = sa.select(*ROW).order_by(*order).limit(page)
     if query.call_tokens is not None:
         # A call token is unique within a tenant, so few rows are left for the other conditions.
         few = sa.select(_r.id).where(_r.call_token.in_(query.call_tokens))

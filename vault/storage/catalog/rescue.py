@@ -20,7 +20,7 @@ from vault.model import AuditEvent, Recording, RecordingState, SegmentRef
 from vault.storage.catalog import partitions, recording_sql, rows, schema
 from vault.storage.catalog.database import Database
 from vault.storage.catalog.recording_sql import count_gone, count_moved
-from vault.storage.catalog.tables import HAS_METADATA, metadata, page_tags, recordings, segments
+from vault.storage.catalog.tables import HAS_METADATA, ROW, metadata, page_tags, recordings, segments
 from vault.storage.catalog.tags import PAGED, are_kept
 from vault.storage.catalog.writer import Transaction, translate
 
@@ -67,7 +67,7 @@ _SHRED = (
     .values(state=RecordingState.SHREDDED.value, state_reason=sa.bindparam("new_reason"), node=None)
 )
 _UNCERTIFIED = (
-    sa.select(recordings)
+    sa.select(*ROW)
     .where(_r.state == RecordingState.SHREDDED.value, _r.certificate_id.is_(None), _r.id > sa.bindparam("after"))
     .order_by(_r.id)
     .limit(sa.bindparam("page"))

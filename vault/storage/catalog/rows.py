@@ -43,12 +43,12 @@ from vault.model import (
 )
 from vault.ports.audit import AuditLine
 from vault.ports.shreds import BatchEntries, CertificateBatch
-from vault.storage.catalog.tables import recordings
+from vault.storage.catalog.tables import ROW
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
 _PREFIX = "rec_"
-_COLUMNS: Final = tuple(column.name for column in recordings.columns)
+_COLUMNS: Final = tuple(column.name for column in ROW)
 _WHOLE: Final[Any] = namedtuple("_WHOLE", _COLUMNS)  # type: ignore[misc]  # noqa: PYI024  # the table's own columns
 DAY: Final = 86_400_000_000
 """Microseconds of a day."""

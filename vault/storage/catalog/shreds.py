@@ -29,6 +29,7 @@ from vault.storage.catalog.tables import (
     IS_FINISHED,
     IS_OPEN,
     NOT_CHANGED,
+    ROW,
     certificates,
     recordings,
     segments,
@@ -61,7 +62,7 @@ _RAISE_FLOOR = (
 _OPEN = sa.select(_r.id, _r.tenant, _r.audio_period, _r.metadata_period).where(IS_OPEN)
 _KEEP = sa.insert(shred_kept)
 _KEPT = (
-    sa.select(recordings)
+    sa.select(*ROW)
     .join(shred_kept, shred_kept.c.recording == _r.id)
     .where(shred_kept.c.shred == sa.bindparam("key"))
     .order_by(_r.id)

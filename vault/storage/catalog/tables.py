@@ -61,9 +61,14 @@ recordings = sa.Table(
     sa.Column("content", sa.Text),
     sa.Column("misdeclared_by", sa.Text),
     sa.Column("lasted_ms", sa.BigInteger),
+    # Of a recording whose objects are certified absent: their list, which replaces its rows in `segments`.
+    sa.Column("objects", sa.LargeBinary),
     # The column was once called call_key; renaming it on SQLite kept the constraint's name.
     sa.UniqueConstraint("tenant", "call_token", name="uq_recordings_tenant_call_key"),
 )
+
+ROW = tuple(column for column in recordings.columns if column.name != "objects")
+"""The columns that make a `Recording`; the list of objects is read by itself."""
 
 # Literals, because a planner matches a partial index only against literals. Inequalities, because for `state IN (...)`
 # SQLite would use the index on state and sort every finished row for each page.
@@ -172,14 +177,6 @@ segments = sa.Table(
     sa.Column("audio_period", sa.BigInteger, nullable=False),
 )
 """On PostgreSQL in partitions by `audio_period`, which is the recording's and part of the primary key there."""
-
-object_lists = sa.Table(
-    "object_lists",
-    metadata,
-    sa.Column("recording", _Id, sa.ForeignKey(recordings.c.id), primary_key=True),
-    sa.Column("objects", sa.LargeBinary, nullable=False),
-)
-"""The lists of objects certified absent, which replace their rows in `segments`."""
 
 # Open recordings only: a finished one has its notes in its manifest.
 recording_notes = sa.Table(

@@ -110,7 +110,6 @@ class Numbers:
 PAGED: Final[Mapping[str, Ids | Texts | Numbers]] = {
     "recordings": Ids("id"),
     "segments": Ids("recording"),
-    "object_lists": Ids("recording"),
     "hold_recordings": Texts("hold", "hold"),
     "shreds": Texts("id", "shr"),
     "shred_kept": Texts("shred", "shr"),
