@@ -43,7 +43,7 @@ HOURS = (
     " ON CONFLICT DO NOTHING"
 )
 """Notes the hours of the entries there are."""
-_EVENTS = ("recording.sealed", "recording.sealed", "recording.sealed", "access.play", "access.list")
+_EVENTS = ("recording.sealed", "recording.sealed", "recording.sealed", "access.play", "access.search")
 LARGEST, SMALLEST = TenantId("bench-000"), TenantId(f"bench-{TENANTS - 1:03d}")
 
 

@@ -160,6 +160,8 @@ async def trails(acts, catalog, now):
         "of all, a day to come (none)": _day(now, -5),
         "of largest tenant, one event": {"tenant": LARGEST, "event": "access.play"},
         "of largest tenant, an event (none)": {"tenant": LARGEST, "event": "recording.misdeclared"},
+        "of largest tenant, holds (none)": {"tenant": LARGEST, "event": "hold"},
+        "of all, holds (none)": {"event": "hold"},
         "of all, an event of a week (none)": {"event": "recording.misdeclared", "since": now - 7 * _DAY},
     }
     for act, chosen in questions.items():

@@ -71,7 +71,7 @@ AUDITED: Final = (
     *("sweep.completed", "sweep.override_approved", "sweep.override_rejected", "sweep.override_requested"),
     *("sweep.override_used", "sweep.started", "sweep.tripped"),
 )
-"""The event names of the audit trail."""
+"""The event names of the audit trail, also those that only earlier versions wrote."""
 _OWN_LOGGERS: Final = ("vault", "cli")
 _ACK_BUCKETS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
 _STALE_SECONDS: Final = 300.0

@@ -218,10 +218,8 @@ async def fill(catalog):
         "retain_until": "retain_until + n * 1000000::bigint",
     }
     chosen = ", ".join(made.get(name, name) for name in names)
-    entry = (
-        "n + 1000, 1000 * n, 'access.' || n % 20, 'tok_' || lpad(CAST(n % 90 AS text), 32, '0') || ' A', 'ok', role, "
-    )
-    entry += "'tenant' || n % 50, purpose, "
+    entry = "n + 1000, 1000 * n, 'access.' || CASE n % 20 WHEN 7 THEN 'play' WHEN 8 THEN 'search' ELSE 'denied' END, "
+    entry += "'tok_' || lpad(CAST(n % 90 AS text), 32, '0') || ' A', 'ok', role, 'tenant' || n % 50, purpose, "
     entry += "request_id, 'rec_' || n % 5003, detail, previous_sha256, sha256"
     async with engine.begin() as connection:
         for statement in (
@@ -2073,7 +2071,7 @@ async def test_pages_of_the_trail_are_in_its_order_and_times_are_exact_where_the
     hours = (2, 3, 1, 1, 3, 9)
     for each in hours:
         clock.at = NOW + timedelta(hours=each)
-        await catalog.append_audit([one] * 2)
+        await catalog.append_audit([one, replace(one, event="access.search")])
     await catalog.append_audit([replace(one, tenant=OTHER, target="rec_2")])
     hour_of = {seq: hours[(seq - 1) // 2] for seq in range(1, 13)}
     late = {hour: NOW + timedelta(hours=hour) for hour in range(11)}
@@ -2082,10 +2080,13 @@ async def test_pages_of_the_trail_are_in_its_order_and_times_are_exact_where_the
     windows += [({"until": at}, lambda hour, high=high: hour < high) for high, at in late.items()]
     windows.append(({"since": late[2], "until": late[3]}, lambda hour: hour == 2))
     windows.append(({"since": late[1] + timedelta(minutes=1), "until": late[3]}, lambda hour: hour == 2))
-    for named in ({"target": "rec_1"}, {"tenant": ACME}, {"actor": one.actor}, {"event": one.event}):
+    of_event = ({"event": one.event}, {"event": "access"}, {"tenant": ACME, "event": "access"})
+    for named in ({"target": "rec_1"}, {"tenant": ACME}, {"actor": one.actor}, *of_event):
         both = {} if {"target", "tenant"} & named.keys() else {13: hours[-1]}  # the other tenant's too
         for window, matches in windows:
             expected = [seq for seq, hour in (hour_of | both).items() if matches(hour)]
+            if named.get("event") == one.event:
+                expected = [seq for seq in expected if seq % 2]
             for newest in (False, True):
                 read, last = [], None
                 while page := await asked(catalog, **named, **window, newest_first=newest, beyond=last, limit=5):
@@ -2124,13 +2125,17 @@ ACTOR = f"tok_{1:032} A"
 AUDIT_PLANS = [
     ({"tenant": IN_USE, "target": "rec_1", "actor": ACTOR, "since": EARLY}, "ix_audit_target"),
     ({"tenant": IN_USE, "actor": ACTOR, "event": "access", "until": LATE}, "ix_audit_actor"),
-    ({"tenant": IN_USE, "event": "access.1", "since": EARLY}, "ix_audit_tenant_event"),
+    ({"tenant": IN_USE, "event": "access.play", "since": EARLY}, "ix_audit_tenant_event"),
+    ({"actor": ACTOR, "limit": 10}, "ix_audit_actor"),
     ({"tenant": IN_USE, "actor": "vault", "limit": 1000}, "ix_audit_tenant"),
     ({"tenant": IN_USE, "event": "recording.started", "limit": 1000}, "ix_audit_tenant"),
-    ({"tenant": IN_USE, "event": "access", "since": EARLY, "limit": 1000}, "ix_audit_tenant"),
+    ({"tenant": IN_USE, "event": "access", "since": EARLY, "limit": 1000}, "ix_audit_tenant_event"),
+    ({"tenant": IN_USE, "event": "hold"}, "ix_audit_tenant_event|ix_audit_event"),
+    ({"tenant": IN_USE, "event": "recording", "limit": 1000}, "ix_audit_tenant"),
     ({"tenant": IN_USE, "limit": 1000}, "ix_audit_tenant"),
-    ({"event": "access.1", "limit": 1000}, "ix_audit_event"),
-    ({"event": "access", "since": EARLY, "until": LATE}, r"pk_audit|INTEGER PRIMARY KEY \(rowid"),
+    ({"event": "access.play", "limit": 1000}, "ix_audit_event"),
+    ({"event": "hold", "since": EARLY, "until": LATE}, "ix_audit_event"),
+    ({"since": EARLY, "until": LATE}, r"pk_audit|INTEGER PRIMARY KEY \(rowid"),
 ]
 
 
@@ -2148,7 +2153,10 @@ async def test_each_question_to_the_trail_walks_an_index_in_order(place):
             query = AuditQuery(**chosen, newest_first=newest, beyond=middle)
             plan = await plan_of(catalog, catalog.audit_found(query))
             assert re.search(rf"({index})\b", plan), (chosen, plan)
-            assert "TEMP B-TREE" not in plan
+            # Of a part before the full stop the pages of its events are sorted. Few entries PostgreSQL sorts at once.
+            assert chosen.get("event") in {"access", "hold"} or "TEMP B-TREE" not in plan, (chosen, plan)
+            assert chosen.keys() != {"actor", "limit"} or "Sort " not in plan, plan
+            assert not re.search(r"Seq Scan on audit\b|SCAN audit$", plan), (chosen, plan)
     plan = await plan_of(catalog, audit_entries(catalog, tenant=IN_USE, after=1))
     assert re.search(r"ix_audit_tenant\b", plan), plan
     plan = await plan_of(catalog, catalog.last_audited("access.play", "rec_1"))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from datetime import datetime, timedelta
 from typing import Any, Final
 
@@ -45,6 +45,7 @@ from vault.storage.catalog.tables import (
 )
 from vault.storage.catalog.tables import audit as audit_table
 from vault.storage.catalog.writer import Transaction
+from vault.telemetry import AUDITED
 
 # -- tenants, tokens, the audit trail and settings ----------------------------------------------------------------
 
@@ -300,6 +301,8 @@ def _matching(query: AuditQuery) -> sa.Select[Any]:
     conditions are wrapped in expressions, so that a database without statistics does not choose an index that finds
     more.
     """
+    if (names := _family(query)) is not None:
+        return _merged(query, names)
     table = audit_table.c
     statement = sa.select(*_EXPORTED).limit(max(query.limit, 0))
     statement = statement.order_by(table.seq.desc() if query.newest_first else table.seq)
@@ -325,6 +328,25 @@ def _matching(query: AuditQuery) -> sa.Select[Any]:
     if query.beyond is not None:
         statement = statement.where(table.seq < query.beyond if query.newest_first else table.seq > query.beyond)
     return statement.where(*_window(query))
+
+
+def _family(query: AuditQuery) -> Sequence[str] | None:
+    """Return the events that the query means, if it names the part before their full stop and indexes have all of them.
+
+    None if something else finds the entries, or every recording has one of them.
+    """
+    if query.event is None or "." in query.event or query.target is not None or query.actor not in {None, OF_VAULT}:
+        return None
+    names = [each for each in AUDITED if each.startswith(f"{query.event}.")]
+    return None if not names or any(each in MANY_EVENTS for each in names) else names
+
+
+def _merged(query: AuditQuery, names: Sequence[str]) -> sa.Select[Any]:
+    """Select a page of these events, from a page of each: an index has the entries of one event in their order."""
+    pages = [_matching(replace(query, event=name)).subquery() for name in names]
+    found = sa.union_all(*(sa.select(page) for page in pages)).subquery()
+    order = found.c.seq.desc() if query.newest_first else found.c.seq
+    return sa.select(found).order_by(order).limit(max(query.limit, 0))
 
 
 def _window(query: AuditQuery) -> Iterator[sa.ColumnElement[bool]]:
