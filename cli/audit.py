@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any, Final
@@ -13,9 +13,9 @@ import typer
 
 from cli.arguments import instant_or_none, local_minute, zone
 from cli.command import Remote, local, new_group, remote
-from cli.files import STDOUT, read_file, whole_file
+from cli.files import STDOUT, repeated_lines, whole_file
 from cli.output import Output, json_lines
-from vault.certificates.audit_chain import AuditHead, AuditPart, part_of, verify_chain, verify_part
+from vault.certificates.audit_chain import AuditHead, AuditPart, instant, part_of, verify_chain, verify_part
 from vault.errors import FormatError, Invalid
 from vault.ids import TenantId
 from vault.model import AuditEntry, AuditEvent
@@ -25,6 +25,8 @@ group = new_group("The audit trail, who did what and who was refused: search it,
 _PAGE = 1000
 _HEAD = re.compile(r"([0-9]{1,18}):([0-9a-f]{64})", re.ASCII)
 _SHA256 = re.compile(r"[0-9a-f]{64}", re.ASCII)
+_MAX_SEQ: Final = 10**18
+_MAX_LINE_BYTES: Final = 64 << 20
 _OPTIONAL: Final = ("role", "tenant", "purpose", "request_id", "target")
 
 
@@ -156,15 +158,23 @@ async def _pages(call: Remote, after: int, wanted: Mapping[str, str]) -> AsyncIt
         after = page["after"]
 
 
-def parse_entries(data: bytes) -> Iterator[AuditEntry]:
+def parse_entries(lines: Iterable[bytes]) -> Iterator[AuditEntry]:
     """Yield the entries of an export; FormatError names the first line that is not an entry."""
-    for number, line in enumerate(data.splitlines(), start=1):
+    for number, line in enumerate(lines, start=1):
         if not line.strip():
             continue
         try:
-            yield _entry(json.loads(line))
+            yield _entry(json.loads(line.decode(), object_pairs_hook=_members))
         except (ValueError, KeyError, TypeError, RecursionError) as error:
             raise FormatError(f"line {number} of the export is not an audit entry") from error
+
+
+def _members(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
+    """Return an object of JSON; ValueError if a name comes twice, of which another reader may take the other value."""
+    members = dict(pairs)
+    if len(members) != len(pairs):
+        raise ValueError("an object has a member twice")
+    return members
 
 
 def _entry(line: Mapping[str, Any]) -> AuditEntry:
@@ -173,6 +183,8 @@ def _entry(line: Mapping[str, Any]) -> AuditEntry:
     known = {*texts, *optional, "seq", "at", "detail", "previous_sha256", "sha256"}
     if set(line) != known or type(line["seq"]) is not int or not isinstance(line["detail"], dict):
         raise ValueError("an audit entry has exactly its own members")
+    if not 0 < line["seq"] < _MAX_SEQ:
+        raise ValueError("an audit entry's number is positive")
     if not all(isinstance(text, str) for text in texts.values()):
         raise TypeError("an audit entry's event, actor and outcome are text")
     if not all(text is None or isinstance(text, str) for text in optional.values()):
@@ -181,9 +193,12 @@ def _entry(line: Mapping[str, Any]) -> AuditEntry:
     if not all(_SHA256.fullmatch(digest) for digest in hashes):
         raise ValueError("an audit entry's hashes are SHA-256 in hex")
     tenant = optional.pop("tenant")
+    at = datetime.fromisoformat(line["at"])
+    if at.tzinfo is not UTC or instant(at) != line["at"]:
+        raise ValueError("an audit entry's time is not written as the trail writes it")
     return AuditEntry(
         seq=line["seq"],
-        at=datetime.fromisoformat(line["at"]),
+        at=at,
         event=AuditEvent(
             **texts, **optional, tenant=None if tenant is None else TenantId(tenant), detail=line["detail"]
         ),
@@ -224,21 +239,22 @@ def verify(
     filtered one) each entry is compared with its hash, and with the entry before it if the part has that. A part cannot
     show that no entry was left out.
     """
-    data = read_file(file, what="the export", limit_bytes=8 << 30)
     start, published = _expected(after, "--after"), _expected(expect, "--expect")
     if start is not None and part:
         raise Invalid("--after and --part exclude each other: a filtered part continues no earlier export")
-    tenant = None if start is not None else part_of(parse_entries(data))
-    if part or tenant is not None:
-        _show_part(out, verify_part(parse_entries(data), expected=published), tenant)
-        return
-    head = verify_chain(parse_entries(data), **({} if start is None else {"after": start}), expected=published)
+    with repeated_lines(file, what="the export", limit_bytes=_MAX_LINE_BYTES) as lines:
+        tenant = None if start is not None else part_of(parse_entries(lines()))
+        if part or tenant is not None:
+            _show_part(out, verify_part(parse_entries(lines()), expected=published), tenant)
+            return
+        after_head = {} if start is None else {"after": start}
+        head = verify_chain(parse_entries(lines()), **after_head, expected=published)
     found = {"verified": True, "entries_through": head.seq, "head": f"{head.seq}:{head.sha256}"}
     out.show(found, [("verified through entry", head.seq), ("head", found["head"])])
 
 
 def _show_part(out: Output, part: AuditPart, tenant: str | None) -> None:
-    whose = "a part of the trail" if tenant is None else "one tenant's part of the trail"
+    whose = "a part of the trail" if tenant is None else "entries of one tenant, a part of the trail"
     found = {
         "verified": True,
         "part": True,
@@ -250,8 +266,8 @@ def _show_part(out: Output, part: AuditPart, tenant: str | None) -> None:
     pairs: list[tuple[str, object]] = [
         ("verified", whose if tenant is None else f"{whose}: {tenant}"),
         ("entries that match their hash", part.entries),
-        ("of them continue the one before", part.links),
-        ("last", found["head"]),
+        ("directly after the one before", part.links),
+        ("last entry", found["head"]),
     ]
     out.show(found, pairs)
     if not out.as_json:

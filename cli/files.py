@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import shutil
 import sys
+import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, BinaryIO, Final
@@ -16,7 +18,7 @@ import typer
 
 from cli.client import Client, segment
 from vault import disk
-from vault.errors import Invalid, Refused, Tampered
+from vault.errors import Invalid, Refused, Tampered, size_text
 
 # -- whole files --------------------------------------------------------------------------------------------------
 
@@ -61,6 +63,36 @@ def read_file(path: Path, *, what: str, limit_bytes: int = 64 << 20) -> bytes:
     if len(data) > limit_bytes:
         raise Invalid(f"{what} {path} is too large")
     return data
+
+
+@contextmanager
+def repeated_lines(path: Path, *, what: str, limit_bytes: int) -> Iterator[Callable[[], Iterator[bytes]]]:
+    """Yield a function that reads the lines of a file, each time from the start, one at a time.
+
+    What cannot be read twice, such as a pipe, is copied to a temporary file first. Invalid names the input that cannot
+    be read, or has a line of more than `limit_bytes`.
+    """
+    with ExitStack() as stack:
+        try:
+            file: BinaryIO = stack.enter_context(path.open("rb"))
+            if not file.seekable():
+                copy = stack.enter_context(tempfile.TemporaryFile())
+                shutil.copyfileobj(file, copy)
+                file = copy
+        except OSError as error:
+            raise Invalid(f"{what} {path} cannot be read: {error.strerror}") from error
+
+        def lines() -> Iterator[bytes]:
+            try:
+                file.seek(0)
+                while line := file.readline(limit_bytes + 1):
+                    if len(line) > limit_bytes:
+                        raise Invalid(f"{what} {path} has a line of more than {size_text(limit_bytes)}")
+                    yield line
+            except OSError as error:
+                raise Invalid(f"{what} {path} cannot be read: {error.strerror}") from error
+
+        yield lines
 
 
 # -- downloads of audio -------------------------------------------------------------------------------------------

@@ -1,12 +1,15 @@
 import base64
 import json
+import os
 from collections.abc import Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
+from threading import Thread
 
 import pytest
 
+from cli import audit
 from cli.main import main
 from tests.helpers.certificates import GONE, ISSUER, STRANGER, final, object_list, provisional
 from vault.certificates.audit_chain import GENESIS, extend_chain, instant
@@ -200,7 +203,7 @@ def test_a_tenants_own_export_is_verified_as_its_part_of_the_trail(tmp_path: Pat
     part = [line for line in lines if line["tenant"] == "acme"]
     assert main(["audit", "verify", written(tmp_path, part)]) == 0
     shown = capsys.readouterr()
-    assert "one tenant's part of the trail: acme" in shown.out
+    assert "entries of one tenant, a part of the trail: acme" in shown.out
     assert "whether any entry was left out" in shown.err
     head = f"5:{lines[-1]['sha256']}"
     assert main(["audit", "verify", written(tmp_path, part), "--expect", head, "--json"]) == 0
@@ -253,3 +256,71 @@ def test_a_line_that_is_not_json_is_named(tmp_path: Path, capsys) -> None:
     path.write_text("{}\n[\n")
     assert main(["audit", "verify", str(path)]) == 5
     assert "line 1 of the export" in capsys.readouterr().err
+
+
+def test_an_export_from_a_stranger_gives_one_clear_error_and_no_control_characters(tmp_path: Path, capsys) -> None:
+    line = json.dumps(trail(1)[0])
+    path = tmp_path / "audit.jsonl"
+    detail = '"detail": {"n": 0}'
+    assert detail in line
+    for hostile in (
+        line.replace("2026-11-24T12:00:00.123456Z", "0001-01-01T00:00:00+23:59"),
+        line.replace("123456Z", "123456+00:00"),
+        line.replace("123456Z", "123456"),
+        line.replace('"seq": 1', f'"seq": {"9" * 4000}'),
+        line.replace('"seq": 1', '"seq": 0'),
+        line.replace('"seq": 1', '"seq": 7, "seq": 1'),
+        line.replace(detail, '"detail": {"n": 1, "n": 0}'),
+        *(
+            line.replace(detail, f'"detail": {{"n": {value}}}')
+            for value in ("1e999", "NaN", "9" * 400, r'"\ud800"', "[" * 900 + "]" * 900)
+        ),
+        "[" * 1_000_000,
+        line.encode("utf-16"),
+        b"\xef\xbb\xbf" + line.encode(),
+        b"\xff",
+        bytes(1000),
+    ):
+        path.write_bytes(hostile if isinstance(hostile, bytes) else hostile.encode())
+        assert main(["audit", "verify", str(path)]) == 5, hostile[:300]
+        shown = capsys.readouterr()
+        assert not shown.out
+        assert len(shown.err) < 200
+        assert shown.err.removesuffix("\n").isprintable()
+
+
+def test_a_name_that_would_drive_the_terminal_is_shown_as_text(tmp_path: Path, capsys) -> None:
+    lines = trail(tenants=[None, "a\x1b[2Jb\x9b1m\u202e"])[1:]
+    assert main(["audit", "verify", written(tmp_path, lines)]) == 0
+    assert r"a\x1b[2Jb\x9b1m\x202e" in capsys.readouterr().out
+
+
+def test_an_export_is_read_line_by_line_also_from_a_pipe(tmp_path: Path, capsys, monkeypatch) -> None:
+    monkeypatch.setattr(audit, "_MAX_LINE_BYTES", 1000)
+    lines = trail(50)
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    text = "".join(json.dumps(line) + "\n" for line in lines)
+    writing = Thread(target=pipe.write_text, args=(text,))
+    writing.start()
+    assert main(["audit", "verify", str(pipe)]) == 0
+    writing.join()
+    assert f"50:{lines[-1]['sha256']}" in capsys.readouterr().out
+    assert main(["audit", "verify", "/dev/zero"]) == 2
+    assert "has a line of more than 1000 B" in capsys.readouterr().err
+
+
+def test_a_list_with_a_million_strange_members_is_refused_in_a_line(tmp_path: Path, capsys) -> None:
+    deleted, key = tmp_path / "deleted.jws", tmp_path / "issuer.pub"
+    deleted.write_text(Issuer(ISSUER).issue(final()))
+    key.write_bytes(ISSUER.public.to_pem())
+    listed = tmp_path / "objects.json"
+    line = ["certificates", "verify", str(deleted), "--key", str(key), "--objects", str(listed)]
+    strange = json.dumps({f"\x1b{number:05d}": 0 for number in range(10_000)}, separators=(",", ":"))
+    deep = "[" * 100_000
+    for text in (strange, f'{{"objects":{deep}', '{"objects":1e999}', "[]", "\ud800", '{"objects":[{},{}]}'):
+        listed.write_bytes(text.encode("utf-8", "surrogatepass"))
+        assert main(line) == 5
+        shown = capsys.readouterr().err
+        assert len(shown) < 300, text[:30]
+        assert shown.removesuffix("\n").isprintable()

@@ -211,13 +211,14 @@ async def _people(vault: Vault, operator: str) -> dict[tuple[str | None, Role], 
 async def served(
     vault: Vault, config: Config, clock: AppClock, tokens: dict[tuple[str | None, Role], str]
 ) -> AsyncIterator[App]:
-    """Serve an open vault."""
+    """Serve an open vault; whatever was done with it, its counts are those of its rows."""
     stop, started = asyncio.Event(), asyncio.get_running_loop().create_future()
     server = asyncio.create_task(serve(vault, config, stop=stop, started=started.set_result))
     url = await started
     try:
         async with aiohttp.ClientSession(url, auto_decompress=False) as client:
             yield App(vault=vault, config=config, clock=clock, url=url, client=client, tokens=tokens)
+        assert await vault.catalog.miscounted() == []
     finally:
         stop.set()
         await server

@@ -32,5 +32,6 @@ async def check(place: Path | PostgresSettings, acknowledged: list[str]) -> int:
     counts = await catalog.count_recordings()
     assert len(started) == sum(counts.values())
     assert len(entries) - len(started) == counts[RecordingState.SEALED]
+    assert await catalog.miscounted() == []
     await catalog.close()
     return len(entries)

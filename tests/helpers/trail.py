@@ -13,6 +13,6 @@ async def audit_entries(
 ) -> Sequence[AuditEntry]:
     """Return up to `limit` entries after a number, in order."""
     lines = await catalog.audit_lines(AuditQuery(beyond=after, limit=limit, tenant=tenant))
-    entries = list(parse_entries("\n".join(line.text for line in lines).encode()))
+    entries = list(parse_entries(line.text.encode() for line in lines))
     assert [entry.seq for entry in entries] == [line.seq for line in lines]
     return entries

@@ -3,7 +3,7 @@
 import pytest
 
 from tests.helpers.app import PURPOSE, TENANTS, app, sound
-from vault.model import Role
+from vault.model import AuditEvent, Role
 from vault.storage.catalog.tables import MANY_EVENTS
 
 __all__ = ["app"]
@@ -95,6 +95,17 @@ async def test_a_safeguarding_lead_hears_who_listened_to_what_its_holds_keep_and
         before = await app.denials()
         assert (await app.ask("GET", f"/v1/audit{question}", lead)).status == status
         assert await app.denials() == before + 1
+
+
+async def test_an_event_that_does_not_exist_is_named_with_the_nearest_and_one_of_earlier_versions_is_found(app):
+    for name, near in (("acces.play", "access.play"), ("hold.create", "hold.created"), ("zzz", "begin with: access, ")):
+        answer = await app.ask("GET", f"/v1/audit?event={name}", Role.DPO)
+        assert (answer.status, answer.problem) == (422, "invalid")
+        assert f"no event {name}" in answer.json["detail"]
+        assert near in answer.json["hint"]
+    assert await asked(app, Role.DPO, event="shred.done") == []
+    await app.vault.trail.note(AuditEvent(event="earlier.act", actor="vault", outcome="ok"))
+    assert len(await asked(app, Role.OPERATOR, event="earlier.act")) == 1
 
 
 @pytest.mark.parametrize(

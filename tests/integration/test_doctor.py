@@ -59,6 +59,7 @@ async def test_doctor_changes_nothing_and_leaves_what_a_crash_left_to_the_next_s
     assert everything(tmp_path) == before
     assert not [each for each in found if each.level == "error"], found
     assert told(found, level="ok", subject="journal") == ["no process has it open"]
+    assert "the counts of recordings are those of the rows" in told(found, level="ok", subject="catalog")
 
 
 async def test_doctor_finds_a_catalog_and_a_keyring_that_are_not_of_one_time(tmp_path):

@@ -111,7 +111,7 @@ def test_deleted_entry_is_detected(entries):
 
 
 def test_deleted_first_entry_is_detected(entries):
-    with pytest.raises(IntegrityError, match="entry 2 follows entry 0"):
+    with pytest.raises(IntegrityError, match="begins with audit entry 2, not with entry 1"):
         verify_chain(entries[1:])
 
 

@@ -27,8 +27,8 @@ class AuditHead:
 
 
 _GAPS: Final = (
-    "an export that was filtered is a part of the trail: check it with --part; one that was made with --after is "
-    "checked with --after NUMBER:HASH, the head before it"
+    "if the export was filtered, it is a part of the trail: check it with --part; if it was made with --after, check "
+    "it with --after NUMBER:HASH, the head before it"
 )
 
 
@@ -92,13 +92,25 @@ def _check_link(entry: AuditEntry, head: AuditHead) -> None:
 
 
 def _check_hash(entry: AuditEntry) -> None:
-    if entry_hash(entry.event, seq=entry.seq, at=entry.at, previous_sha256=entry.previous_sha256) != entry.sha256:
+    try:
+        known = entry_hash(entry.event, seq=entry.seq, at=entry.at, previous_sha256=entry.previous_sha256)
+    except Invalid as error:
+        raise IntegrityError(f"audit entry {entry.seq} has a value that no entry can have") from error
+    if known != entry.sha256:
         raise IntegrityError(f"audit entry {entry.seq} does not match its hash: it was changed after it was written")
 
 
 def _check_published(head: AuditHead, expected: AuditHead) -> None:
     if head != expected:
         raise IntegrityError(f"audit entry {head.seq} is not the one published: the trail was rewritten")
+
+
+def _gap(found: int, before: int, *, first: bool) -> str:
+    if first:
+        return f"the export begins with audit entry {found}, not with entry {before + 1}"
+    if found > before:
+        return f"audit entry {found} follows entry {before}: what was between them is missing"
+    return f"audit entry {found} follows entry {before}: entries are repeated or reordered"
 
 
 def verify_chain(
@@ -113,9 +125,7 @@ def verify_chain(
     met = expected is None or expected == after
     for entry in entries:
         if entry.seq != head.seq + 1:
-            raise IntegrityError(
-                f"audit entry {entry.seq} follows entry {head.seq}: entries are missing or reordered", hint=_GAPS
-            )
+            raise IntegrityError(_gap(entry.seq, head.seq, first=head is after), hint=_GAPS)
         _check_link(entry, head)
         _check_hash(entry)
         head = AuditHead(seq=entry.seq, sha256=entry.sha256)
@@ -151,7 +161,7 @@ def verify_part(entries: Iterable[AuditEntry], *, expected: AuditHead | None = N
     head, count, links, met = GENESIS, 0, 0, expected is None
     for entry in entries:
         if entry.seq <= head.seq:
-            raise IntegrityError(f"audit entry {entry.seq} follows entry {head.seq}: entries are repeated or reordered")
+            raise IntegrityError(_gap(entry.seq, head.seq, first=False))
         if entry.seq == head.seq + 1:
             _check_link(entry, head)
             links += count > 0

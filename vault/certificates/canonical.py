@@ -27,6 +27,8 @@ from vault.model import Coordinate
 _MAX_INT: Final = (1 << 53) - 1
 _STAMP: Final = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}\.[0-9]{6}Z", re.ASCII)
 
+_NAMED: Final = 5
+"""How many of the members that differ are named."""
 _EPOCH: Final = datetime(1970, 1, 1)  # noqa: DTZ001  # one without a zone is written faster
 
 _T = TypeVar("_T")
@@ -144,8 +146,10 @@ def _dataclass_decoder(shape: Any) -> _Decode:
         if not isinstance(value, dict):
             raise FormatError(f"{place or 'the document'} is not an object")
         if value.keys() != members.keys():
-            differing = ", ".join(sorted(str(key)[:40] for key in value.keys() ^ members.keys()))
-            raise FormatError(f"{place or 'the document'} lacks or does not know: {differing}")
+            differing = sorted(value.keys() ^ members.keys())
+            named = ", ".join(key[:40] for key in differing[:_NAMED])
+            further = f" and {len(differing) - _NAMED} more" if len(differing) > _NAMED else ""
+            raise FormatError(f"{place or 'the document'} lacks or does not know: {named}{further}")
         return shape(
             **{name: decode(value[name], f"{place}.{name}" if place else name) for name, decode in members.items()}
         )

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from difflib import get_close_matches
 from typing import Any, Protocol
 
+from vault.errors import Invalid
 from vault.ids import TenantId, TokenId
 from vault.model import AuditEvent, Principal, Token
 from vault.ports.audit import AuditLine, AuditLookup, AuditQuery, AuditTrail
 from vault.ports.tenants import TokenLookup
-from vault.telemetry import request_id
+from vault.telemetry import AUDITED, request_id
 
 
 def named(actor: Principal | Token | None) -> str:
@@ -43,6 +45,16 @@ def event(
     )
 
 
+def _check_event(name: str) -> None:
+    """Raise Invalid unless the name, or what stands before its dot, is that of an event."""
+    known = {*AUDITED, *(each.partition(".")[0] for each in AUDITED)}
+    if name not in known:
+        near = get_close_matches(name, sorted(known), n=3)
+        groups = sorted(each for each in known if "." not in each)
+        hint = f"the nearest: {', '.join(near)}" if near else f"events begin with: {', '.join(groups)}"
+        raise Invalid(f"event: there is no event {name}, and no entry has it", hint=hint)
+
+
 class TrailRows(AuditLookup, AuditTrail, TokenLookup, Protocol):
     """The catalog methods that the trail needs."""
 
@@ -58,8 +70,15 @@ class Trail:
         await self._catalog.append_audit([noted])
 
     async def read(self, query: AuditQuery) -> Sequence[AuditLine]:
-        """Return one page of the trail as it is exported."""
-        return await self._catalog.audit_lines(query)
+        """Return one page of the trail as it is exported.
+
+        Invalid for an event that neither this version writes nor an entry of the first page has: earlier versions
+        wrote events that this one does not.
+        """
+        lines = await self._catalog.audit_lines(query)
+        if query.event is not None and query.beyond is None and not lines:
+            _check_event(query.event)
+        return lines
 
     async def actor(self, token: TokenId) -> str:
         """Return a token as the trail writes who acted: its id and the name that it was issued with."""
