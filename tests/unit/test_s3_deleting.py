@@ -4,6 +4,7 @@ import asyncio
 from collections import Counter, defaultdict
 from itertools import count
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -184,6 +185,23 @@ async def test_a_key_whose_deletion_failed_is_never_absent_and_keeps_back_its_ow
     ]
     assert all(each.absent for each in outcomes[third])
     assert {*bucket.versions} == {names[1], names[9]}
+
+
+@pytest.mark.parametrize("member", ["Deleted", "Errors", "Versions", "Contents", "Uploads"])
+async def test_an_answer_about_what_was_not_asked_for_is_an_error_and_proves_nothing(member):
+    (place,) = recordings(1)
+    bucket = Bucket()
+    bucket.put(f"{place}0")
+    foreign = {"Key": "v1/t/20000/rec_other/0", "Code": "InternalError"} if member in {"Deleted", "Errors"} else {}
+
+    async def call(operation, **wanted):
+        answer = await bucket.call(operation, **wanted)
+        if member in (answer or ()):
+            answer[member] = [*answer[member], foreign]
+        return answer
+
+    with pytest.raises(Unavailable, match=r"was not asked to delete|without its key"):
+        await delete_group(call, {place: []}, bypass_governance=False)
 
 
 async def test_what_the_store_acknowledges_and_does_not_delete_is_not_absent():

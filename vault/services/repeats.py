@@ -103,6 +103,9 @@ class Repeats:
                 await self._catalog.renew_request(keyed, until=self._clock.now() + _PATIENCE)
             except (Unavailable, OutcomeUnknown) as error:
                 logger.warning("a claim was not renewed", extra={"fields": {"reason": error.message}})
+            except Exception:
+                # The next round tries again: a claim that runs out in silence lets a repeat begin the same act.
+                logger.exception("a claim was not renewed")
 
     async def keep(self, keyed: Keyed, key: str, *, status: int, answer: bytes) -> None:
         """Store the answer for a day. The act is durable already, so an outage costs only the answer."""

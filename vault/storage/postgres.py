@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import importlib
+import logging
 import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, closing
@@ -21,6 +22,8 @@ from vault.disk import lock_file
 from vault.errors import ConfigError, Unavailable, VaultError, reason
 from vault.ports.cluster import Held
 from vault.ports.time import Clock
+
+logger = logging.getLogger(__name__)
 
 # -- connections --------------------------------------------------------------------------------------------------
 
@@ -332,9 +335,12 @@ class PostgresClusterLocks:
                 await asyncio.sleep(self._lease_seconds * _SHOWS_LIFE)
                 lock.check()
                 lock.since = await self._show_life(connection, lock.name)
-        except Unavailable:
+        except Exception as error:
+            # Whatever it was: nobody watches any more, so the lock no longer counts as held.
             lock.lost = True
             scope.reschedule(asyncio.get_running_loop().time())
+            if not isinstance(error, Unavailable):
+                logger.exception("a lock can no longer be watched", extra={"fields": {"lock": lock.name}})
 
 
 class _SessionLock:

@@ -149,6 +149,8 @@ async def _finish(vault: Vault, progress: Progress, *, reason: str) -> None:
         await ingest.truncate_all(reason, uploading=False)
         state, since = (ingest.unfinished, ingest.unstored_bytes), vault.clock.monotonic()
         while ingest.unfinished:
+            if working.done():
+                working.result()  # raises what ended it, which is not for the object store to answer for
             progress(total - ingest.unfinished, total)
             await asyncio.sleep(_STEP_SECONDS)
             now = (ingest.unfinished, ingest.unstored_bytes)

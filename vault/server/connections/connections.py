@@ -220,21 +220,27 @@ class Connections:
             await asyncio.gather(*tasks, return_exceptions=True)
 
     async def _watch(self) -> None:
-        loop = asyncio.get_running_loop()
-        bounds = self.bounds
+        loop, bounds = asyncio.get_running_loop(), self.bounds
         tick = min(_LONGEST_TICK_SECONDS, bounds.stranger_seconds / 4, bounds.idle_seconds / 4)
         while True:
             await asyncio.sleep(tick)
-            now = loop.time()
-            for connection in tuple(self._strangers):
-                age = now - connection.opened
-                if age < bounds.stranger_seconds:
-                    break
-                if age >= 2 * bounds.stranger_seconds or connection.line is None or not connection.line.answering:
-                    self._end(connection, "unauthenticated")
-            for connection in tuple(self._open):
-                if connection.unread(now) >= bounds.idle_seconds:
-                    self._end(connection, "unread")
+            try:
+                self._enforce(loop.time())
+            except Exception:
+                logger.exception("the bounds of connections were not enforced; the next look tries again")
+
+    def _enforce(self, now: float) -> None:
+        """End the connections that break the bounds at this time of the loop."""
+        bounds = self.bounds
+        for connection in tuple(self._strangers):
+            age = now - connection.opened
+            if age < bounds.stranger_seconds:
+                break
+            if age >= 2 * bounds.stranger_seconds or connection.line is None or not connection.line.answering:
+                self._end(connection, "unauthenticated")
+        for connection in tuple(self._open):
+            if connection.unread(now) >= bounds.idle_seconds:
+                self._end(connection, "unread")
 
     def _end(self, connection: Connection, reason: str) -> None:
         self._metrics.connections_ended.labels(reason).inc()

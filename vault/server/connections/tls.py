@@ -109,14 +109,22 @@ class Reread:
             await self.asked.wait()
             self.asked.clear()
             try:
-                config = await in_thread(self.load)
-            except ConfigError as error:
-                # The certificates are read even so: they may have been renewed while the settings are being edited.
-                _stays("the settings", error)
-            set_level(config.log.level)
-            await _certificates(config, listeners)
-            if waiting := list(_changed(started_with, config)):
-                logger.warning("settings changed that need a restart", extra={"fields": {"settings": waiting}})
+                config = await self._read(started_with, config, listeners)
+            except Exception:
+                logger.exception("not read again; what was in force stays, and the next request reads again")
+
+    async def _read(self, started_with: Config, config: Config, listeners: Sequence[Certified]) -> Config:
+        """Read settings and certificates; return the settings in force, `config` if the file cannot be used."""
+        try:
+            config = await in_thread(self.load)
+        except ConfigError as error:
+            # The certificates are read even so: they may have been renewed while the settings are being edited.
+            _stays("the settings", error)
+        set_level(config.log.level)
+        await _certificates(config, listeners)
+        if waiting := list(_changed(started_with, config)):
+            logger.warning("settings changed that need a restart", extra={"fields": {"settings": waiting}})
+        return config
 
 
 async def _certificates(config: Config, listeners: Sequence[Certified]) -> None:

@@ -276,7 +276,7 @@ async def _pages(call: Call, listing: _Listing, prefix: str) -> AsyncIterator[_P
                 return
             raise
         members = [
-            [(item["Key"], item.get(listing.entry) or _NULL) for item in answer.get(member, ())]
+            [(key_of(item), item.get(listing.entry) or _NULL) for item in answer.get(member, ())]
             for member in listing.members
         ]
         ordered = all(before[0] <= after[0] for each in members for before, after in pairwise(each))
@@ -285,6 +285,13 @@ async def _pages(call: Call, listing: _Listing, prefix: str) -> AsyncIterator[_P
         if not more:
             return
         markers = _advanced(markers, **{name: answer[at] for name, at in listing.markers.items() if answer.get(at)})
+
+
+def key_of(item: Mapping[str, Any]) -> str:
+    """Return the key that an entry of a listing is about; Unavailable if it has none."""
+    if not (key := item.get("Key")):
+        raise Unavailable("the object store listed an object without its key; nothing is known to be absent")
+    return str(key)
 
 
 def _advanced(before: dict[str, str], **after: str) -> dict[str, str]:
@@ -464,11 +471,24 @@ async def _delete_at_once(
             for each in some:
                 await _delete(call, tallies[each["Key"]], **each, **bypass)
             continue
+        asked = {each["Key"] for each in some}
         for item in answer.get("Deleted", ()):
-            tallies[item["Key"]].deleted += 1
+            tallies[_asked_for(item, asked)].deleted += 1
         for item in answer.get("Errors", ()):
             code = str(item.get("Code", "unknown"))
+            key = _asked_for(item, asked)
             if code in LOCKED:
-                tallies[item["Key"]].refused.append(code)
+                tallies[key].refused.append(code)
             elif code not in _ABSENT:
-                tallies[item["Key"]].failed = code
+                tallies[key].failed = code
+
+
+def _asked_for(item: Mapping[str, Any], asked: Collection[str]) -> str:
+    """Return the key that an answer to a deletion is about; Unavailable if its deletion was not asked for."""
+    if (key := item.get("Key")) not in asked:
+        raise Unavailable(
+            "the object store answered delete_objects about a key that it was not asked to delete; nothing is known to "
+            "be absent",
+            hint="the deletion is tried again; if this stays, the store or what is in front of it changes keys",
+        )
+    return str(key)

@@ -34,6 +34,7 @@ from vault.storage.s3.client import (
     code_of,
     delete_every_version,
     delete_group,
+    key_of,
     leftover_uploads,
     listed_together,
     new_client,
@@ -156,12 +157,14 @@ class S3ObjectStore:
         empty = True
         while True:
             page = await self._call("list_objects_v2", Prefix=prefix, MaxKeys=self._settings.page_size, **token)
-            for item in sorted(page.get("Contents", ()), key=_key):
+            for item in sorted(page.get("Contents", ()), key=key_of):
                 empty = False
                 yield ObjectInfo(name=item["Key"], size=int(item["Size"]))
             if not page.get("IsTruncated"):
                 break
-            token = {"ContinuationToken": page["NextContinuationToken"]}
+            before, token = token, {"ContinuationToken": page.get("NextContinuationToken", "")}
+            if token == before or not token["ContinuationToken"]:
+                raise Unavailable("the object store's listing does not advance; the rest of it is not known")
         if empty:
             await self._require_bucket()
 
@@ -316,10 +319,6 @@ def _announced(name: str, answer: Any) -> int:
     if "ContentLength" not in answer:
         raise IntegrityError(f"the store does not say how long {name} is; nothing was returned")
     return int(answer["ContentLength"])
-
-
-def _key(item: Any) -> str:
-    return str(item["Key"])
 
 
 def _check_length(name: str, answer: Any, data: bytes, *, start: int, length: int | None) -> None:
