@@ -26,6 +26,8 @@ async def upgrade(out: Output, config: ConfigPath = DEFAULT_CONFIG) -> None:
 async def recount(out: Output, config: ConfigPath = DEFAULT_CONFIG) -> None:
     """Count the recordings of each tenant, state and day again, if `callvault doctor` finds the counts wrong.
 
+    The least and greatest size and duration of each day's calls are read again, too.
+
     A server may run meanwhile. Its writes wait until the counting is done, about a second for a million recordings.
     """
     from vault.wiring.journals import recount_catalog  # noqa: PLC0415 - loads storage drivers; most commands need none

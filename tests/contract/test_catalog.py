@@ -3,6 +3,7 @@
 import asyncio
 import itertools
 import json
+import random
 import re
 import shutil
 import sqlite3
@@ -431,6 +432,86 @@ async def test_recordings_are_found_by_size_duration_and_by_what_goes_when(catal
     assert live.id not in await found(catalog, tenant=ACME, expires_from=NOW)
 
 
+async def test_what_is_found_by_several_filters_is_what_meets_each_of_them(catalog, monkeypatch):
+    drawn = random.Random(7)
+    made = []
+    for number in range(40):
+        began = NOW - timedelta(days=drawn.choice((0, 1, 2, 9, 30)), hours=drawn.randrange(30))
+        one = recording(
+            tenant=drawn.choice((ACME, ACME, OTHER)),
+            started_at=began,
+            created_at=began + timedelta(hours=drawn.choice((1, 1, -1))),
+            retain_until=NOW + timedelta(days=drawn.randrange(9)),
+        )
+        await catalog.create_recording(one)
+        if number % 8:
+            lasted = drawn.choice((None, *(timedelta(seconds=each) for each in (3, 30, 300))))
+            state = drawn.choice((RecordingState.SEALED, RecordingState.SEALED, RecordingState.TRUNCATED))
+            await finish(catalog, one, state, stored_bytes=drawn.choice((10, 20, 1000)), lasted=lasted)
+        made.append(await catalog.recording(one.id))
+    await certify(catalog, [certificate(row) for row in made if row.state is RecordingState.SEALED][:5])
+    made = [await catalog.recording(row.id) for row in made]
+    kept = hold(*(row for row in made[::2] if row.tenant == ACME and row.state is not RecordingState.SHREDDED))
+    await catalog.add_hold(kept)
+    second = timedelta(seconds=1)
+    tests = {
+        "tenant": (ACME, lambda row, value: row.tenant == value),
+        "state": (drawn.choice([*RecordingState]), lambda row, value: row.state is value),
+        "ahead": (True, lambda row, _: row.started_at > row.created_at),
+        "held": (True, lambda row, _: row.id in kept.recordings),
+        "min_bytes": (20, lambda row, value: row.ended_at is not None and row.stored_bytes >= value),
+        "max_bytes": (20, lambda row, value: row.ended_at is not None and row.stored_bytes <= value),
+        "min_duration": (30 * second, lambda row, value: row.lasted is not None and row.lasted >= value),
+        "max_duration": (29 * second, lambda row, value: row.lasted is not None and row.lasted <= value),
+        "started_from": (NOW - timedelta(days=9), lambda row, value: row.started_at >= value),
+        "started_to": (NOW - timedelta(days=1), lambda row, value: row.started_at < value),
+        "expires_from": (NOW + timedelta(days=3), lambda row, value: row.retain_until >= value),
+        "expires_to": (NOW + timedelta(days=7), lambda row, value: row.retain_until < value),
+    }
+    finished = {RecordingState.SEALED, RecordingState.TRUNCATED, RecordingState.SHREDDING}
+    several = [*itertools.combinations(tests, 2), *itertools.combinations(tests, 3)]
+    seen = 0
+    for some in drawn.sample(several, 60):
+        measures = any(name.endswith(("bytes", "duration")) for name in some)
+        names = {*some, "tenant"} if measures else {*some}
+        by_expiry = any(name.startswith("expires") for name in names)
+        chosen = {name: tests[name][0] for name in names}
+        matching = [
+            row
+            for row in made
+            if all(meets(row, value) for value, meets in map(tests.get, names))
+            and (not by_expiry or row.state in finished)
+        ]
+        order = (
+            sorted(matching, key=lambda row: (row.retain_until, row.id))
+            if by_expiry
+            else sorted(matching, key=lambda row: (row.started_at, row.id), reverse=True)
+        )
+        monkeypatch.setattr(recording_sql, "LOOKED_THROUGH", drawn.choice((0, 5, 10_000)))
+        listed, before = [], None
+        while page := await found(catalog, before=before, limit=3, **chosen):
+            listed, before = listed + page, page[-1]
+        assert listed == [row.id for row in order], chosen
+        seen += len(listed)
+    assert seen > 50
+
+
+async def test_days_of_which_no_call_has_the_size_or_the_duration_are_not_read(catalog):
+    at = [NOW - timedelta(days=day) for day in range(6)]
+    for day, size in enumerate((10, 10, 500, 10, 10, 500)):
+        await measured(catalog, size=size, seconds=size, days=9, started_at=at[day])
+    asked = []
+    engine = (catalog._database._readers or catalog._database.engine).sync_engine
+    sa.event.listen(engine, "before_cursor_execute", lambda *given: asked.append(given[2]))
+    for chosen in ({"min_bytes": 501}, {"max_bytes": 9}, {"min_duration": timedelta(seconds=501)}):
+        assert await found(catalog, tenant=ACME, **chosen) == []
+    assert await found(catalog, tenant=OTHER, min_bytes=1) == []
+    assert await found(catalog, tenant=ACME, min_bytes=20, started_from=at[1], started_to=at[0]) == []
+    assert not [statement for statement in asked if "FROM recordings" in statement]
+    assert len(await found(catalog, tenant=ACME, min_bytes=20)) == 2
+    assert len([statement for statement in asked if "FROM recordings" in statement]) == 2, "a day each"
+
+
 async def test_a_list_that_nothing_can_match_reads_no_row(catalog):
     await measured(catalog, size=100, seconds=10, days=9)
     asked = []
@@ -480,6 +561,14 @@ LISTS = [
     ({"tenant": IN_USE, "expires_to": LAST}, "ix_recordings_tenant_retain"),
     ({"tenant": IN_USE, "expires_from": FIRST, "expires_to": LAST, "min_bytes": 1}, "ix_recordings_tenant_retain"),
     ({"expires_from": FIRST}, "ix_recordings_retain"),
+    ({"tenant": IN_USE, "ahead": True, "expires_to": LAST}, "ix_recordings_ahead_retain"),
+    ({"ahead": True, "expires_from": FIRST}, "ix_recordings_ahead_retain"),
+    ({"tenant": IN_USE, "ahead": True, "min_bytes": 1}, "ix_recordings_ahead"),
+    ({"state": RecordingState.SHREDDING, "expires_from": FIRST}, "ix_recordings_state"),
+    (
+        {"tenant": IN_USE, "state": RecordingState.SHREDDING, "min_bytes": 1},
+        r"ix_recordings_tenant_state|ix_rec\w+_state",
+    ),
     ({"tenant": IN_USE, "call_tokens": ("a", "b")}, "uq_recordings_tenant_call_key|sqlite_autoindex_recordings_2"),
     ({"tenant": IN_USE, "agent_tokens": (("a",), ("b",))}, "ix_recordings_caller_token"),
     ({"tenant": IN_USE, "agent_tokens": (("a",), ("b",))}, "ix_recordings_called_token"),
@@ -492,6 +581,9 @@ async def test_each_filter_of_a_list_is_served_by_an_index(place):
         await catalog.migrate()
     await fill(catalog)
     last = await sealed(catalog, tenant=IN_USE)
+    async with catalog._database.engine.begin() as connection:  # so that nothing tells that no call matches
+        await connection.exec_driver_sql(f"UPDATE measured_days SET least_bytes = 0, most_bytes = {1 << 40}")
+        await connection.exec_driver_sql(f"UPDATE measured_days SET least_ms = 0, most_ms = {1 << 40}")
     for listed, index in LISTS:
         chosen = {name: last.id if value == THAT else value for name, value in listed.items()}
         plan = await plan_of(catalog, catalog.recordings(RecordingQuery(**chosen)))
@@ -499,7 +591,19 @@ async def test_each_filter_of_a_list_is_served_by_an_index(place):
         assert "Seq Scan" not in plan, (chosen, plan)
         # Of these a page or a few rows are sorted.
         sorts = any(re.search("tokens|ahead|bytes|duration", name) for name in chosen)
-        assert (sorts and "expires_to" not in chosen) or "TEMP B-TREE" not in plan, (chosen, plan)
+        sorts = sorts and "expires_to" not in chosen
+        sorts = sorts or chosen.get("state") is RecordingState.SHREDDING
+        assert sorts or "TEMP B-TREE" not in plan, (chosen, plan)
+    due = {"through": PERIOD - 9, "now": NOW, "after": None, "limit": 9}
+    for reading in (
+        catalog.count_due(through=PERIOD - 9),
+        catalog.count_due_cohorts(through=PERIOD - 9),
+        catalog.doubtful_recordings(**due),
+        catalog.exceptional_recordings(tenants=(), **due),
+    ):
+        plan = await plan_of(catalog, reading)
+        # SQLite does not say that it reads no row, which it does not where the index has every column it needs.
+        assert re.search("USING INDEX ix_recordings_due|Index Only Scan using ix_recordings_due", plan), plan
     await catalog.close()
 
 
@@ -845,6 +949,26 @@ async def test_live_recordings_that_were_counted_wrongly_are_found_and_counted_a
     await catalog.recount()
     assert await catalog.miscounted() == []
     assert await catalog.count_live(ACME, through=NOW + timedelta(days=1)) == 2
+
+
+async def test_sizes_and_durations_outside_the_bounds_of_their_day_are_found_and_the_bounds_made_anew(catalog):
+    early = NOW.replace(year=1960)
+    for began, size in ((NOW, 10), (NOW, 20), (early, 30)):
+        await measured(catalog, size=size, seconds=size, days=9, started_at=began, created_at=NOW)
+    await measured(catalog, size=5, seconds=None, days=9, tenant=OTHER, started_at=NOW)
+    assert await catalog.miscounted() == []
+    for change, wrong in (
+        ("UPDATE measured_days SET most_bytes = 15", [(ACME, early.date(), 1), (ACME, NOW.date(), 1)]),
+        ("UPDATE measured_days SET least_ms = NULL", [(ACME, early.date(), 1), (ACME, NOW.date(), 2)]),
+        ("DELETE FROM measured_days", [(ACME, early.date(), 1), (ACME, NOW.date(), 2), (OTHER, NOW.date(), 1)]),
+    ):
+        async with catalog._database.engine.begin() as connection:
+            await connection.exec_driver_sql(change)
+        assert await catalog.miscounted() == wrong
+        await catalog.recount()
+        assert await catalog.miscounted() == []
+    assert len(await found(catalog, tenant=ACME, min_bytes=11)) == 2
+    assert len(await found(catalog, tenant=ACME, max_duration=timedelta(seconds=10))) == 1
 
 
 async def test_two_writers_of_one_database_keep_each_others_counts(place, metrics):

@@ -154,7 +154,8 @@ class CountUpkeep(Protocol):
     async def miscounted(self) -> Sequence[tuple[TenantId, RecordingState | date, int]]:
         """Read every row, and return by how many more rows a tenant has than were counted.
 
-        Each is of a state, or of a day of capture for the recordings that `count_live` counts.
+        Each is of a state, of a day of capture for the recordings that `count_live` counts, or of a day on which calls
+        began for those outside the sizes and durations that are kept for it.
         """
 
     async def recount(self) -> None:

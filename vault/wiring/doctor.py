@@ -181,7 +181,10 @@ async def count_findings(catalog: Catalog) -> Sequence[Finding]:
     if not wrong:
         return [Finding(level="ok", subject="catalog", message="the counts of recordings are those of the rows")]
     message = f"the counts of recordings of {len({tenant for tenant, _, _ in wrong})} tenants are not those of the rows"
-    hint = "metrics, offboarding and the sweep guard use wrong numbers until then: callvault catalog recount"
+    hint = (
+        "metrics, offboarding, the sweep guard and lists by size or duration go by wrong numbers until then: "
+        "callvault catalog recount"
+    )
     return [Finding(level="error", subject="catalog", message=message, hint=hint)]
 
 

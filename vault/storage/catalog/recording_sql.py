@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import date
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
@@ -30,6 +30,7 @@ from vault.storage.catalog.tables import (
     holds,
     leaf_counters,
     live_counts,
+    measured_days,
     recording_counts,
     recording_notes,
     recordings,
@@ -40,7 +41,7 @@ from vault.storage.catalog.writer import Transaction
 
 # -- prepared statements ------------------------------------------------------------------------------------------
 
-_r, _k, _l = recordings.c, recording_counts.c, live_counts.c
+_r, _k, _l, _m = recordings.c, recording_counts.c, live_counts.c, measured_days.c
 _MEDIA = ("container", "codec", "rate", "channels", "channel_map")
 BY_ID = sa.select(*ROW).where(_r.id == sa.bindparam("key"))
 BY_ID_IN = BY_ID.where(_r.tenant == sa.bindparam("in_tenant"))
@@ -176,7 +177,9 @@ MISDECLARED = (
     .order_by(_r.tenant, _r.misdeclared_by, _r.container, _r.content)
 )
 TAKEN = sa.select(_r.tenant, _r.call_token).where(_r.call_token.in_(sa.bindparam("tokens", expanding=True)))
-STATES = sa.select(_r.id, _r.tenant, _r.state, _r.audio_period).where(_r.id.in_(sa.bindparam("keys", expanding=True)))
+STATES = sa.select(_r.id, _r.tenant, _r.state, _r.audio_period, _r.started_at).where(
+    _r.id.in_(sa.bindparam("keys", expanding=True))
+)
 
 # One round trip for both: the floors, and which of these rows existed before.
 FLOOR_AND_FOUND = sa.union_all(
@@ -255,6 +258,9 @@ COUNT_HELD = sa.select(sa.func.coalesce(sa.func.sum(holds.c.held), 0).label("n")
 COUNT_HELD_OF = COUNT_HELD.where(holds.c.tenant == sa.bindparam("tenant_id"))
 LOOKED_THROUGH: Final = 10_000
 """So many rows of a list are looked through in 10 ms; so many held ones are found by their holds in 20 ms."""
+_IN_STATE = _k.state == sa.bindparam("in_state")
+COUNT_IN_STATE = sa.select(sa.func.coalesce(sa.func.sum(_k.n), 0).label("n")).where(_IN_STATE)
+COUNT_IN_STATE_OF = COUNT_IN_STATE.where(_k.tenant == sa.bindparam("tenant_id"))
 COUNT_KEPT = sa.select(
     sa.select(sa.func.coalesce(sa.func.sum(_k.n), 0))
     .where(_k.tenant == sa.bindparam("tenant_id"), _k.state != RecordingState.SHREDDED.value)
@@ -291,39 +297,35 @@ OLDEST_DUE = (
     .limit(1)
 )
 OLDEST_DUE_OF = OLDEST_DUE.where(_IN_TENANT)
-DOUBTFUL = (
-    sa.select(*ROW)
-    .where(
-        *_DUE[Part.AUDIO, False],
-        _further(_IN_ORDER[Part.AUDIO, False]),
-        sa.or_(
-            _r.retain_until > sa.bindparam("now"),
-            sa.exists()
-            .select_from(HELD_BY)
-            .where(
-                hold_recordings.c.recording == _r.id,
-                hold_recordings.c.too_late.is_(sa.false()),
-                holds.c.state.in_(IN_FORCE),
-            ),
+
+
+def _some_due(condition: sa.ColumnElement[bool]) -> sa.Select[Any]:
+    """Return the statement of a page of what is due and meets `condition`, whose columns the index has."""
+    order = _IN_ORDER[Part.AUDIO, False]
+    found = sa.select(_r.id).where(*_DUE[Part.AUDIO, False], _further(order), condition).order_by(*order)
+    return sa.select(*ROW).where(_r.id.in_(found.limit(sa.bindparam("page")))).order_by(*order)
+
+
+DOUBTFUL = _some_due(
+    sa.or_(
+        _r.retain_until > sa.bindparam("now"),
+        sa.exists()
+        .select_from(HELD_BY)
+        .where(
+            hold_recordings.c.recording == _r.id,
+            hold_recordings.c.too_late.is_(sa.false()),
+            holds.c.state.in_(IN_FORCE),
         ),
     )
-    .order_by(*_IN_ORDER[Part.AUDIO, False])
-    .limit(sa.bindparam("page"))
 )
-EXCEPTIONAL = (
-    sa.select(*ROW)
-    .where(
-        *_DUE[Part.AUDIO, False],
-        _further(_IN_ORDER[Part.AUDIO, False]),
-        sa.or_(
-            _r.retain_until > sa.bindparam("now"),
-            _r.state == RecordingState.SHREDDING.value,
-            _r.tenant.in_(sa.bindparam("tenants", expanding=True)),
-            sa.exists().where(hold_recordings.c.recording == _r.id),
-        ),
+_other = recordings.alias("other_recordings")
+EXCEPTIONAL = _some_due(
+    sa.or_(
+        _r.retain_until > sa.bindparam("now"),
+        _r.id.in_(sa.select(_other.c.id).where(_other.c.state == RecordingState.SHREDDING.value)),
+        _r.tenant.in_(sa.bindparam("tenants", expanding=True)),
+        sa.exists().where(hold_recordings.c.recording == _r.id),
     )
-    .order_by(*_IN_ORDER[Part.AUDIO, False])
-    .limit(sa.bindparam("page"))
 )
 _COHORT = (_r.tenant, _r.audio_period, _r.audio_generation)
 COUNT_COHORTS = sa.select(*_COHORT, sa.func.count().label("n")).where(*_DUE[Part.AUDIO, False]).group_by(*_COHORT)
@@ -331,28 +333,40 @@ COUNT_COHORTS = sa.select(*_COHORT, sa.func.count().label("n")).where(*_DUE[Part
 
 # -- one page of a query ------------------------------------------------------------------------------------------
 
+_Number: TypeAlias = sa.ColumnElement[int]
 _TOKENS_APART = 400
 """SQLite takes at most 500 selects in one statement."""
 
 
-def page(query: RecordingQuery, last: int | None, *, looked_through: int | None = None) -> sa.Select[Any]:
+def page(
+    query: RecordingQuery,
+    last: int | None,
+    *,
+    looked_through: int | None = None,
+    within: tuple[int, int] | None = None,
+    few: bool = False,
+) -> sa.Select[Any]:
     """Return the statement of one page; `last` is the place of its `before` in the order.
 
     Held rows are found by their holds. With `looked_through`, for lists by start alone, only those are found that are
-    among so many of the next rows, which is quicker where much is held.
+    among so many of the next rows, which is quicker where much is held. With `within` only calls that began in this
+    stretch of time are. Of a state that `few` rows are in, all rows are read and sorted.
     """
     order: Sequence[sa.ColumnElement[Any]] = (_r.started_at.desc(), _r.id.desc())
     if query.by_expiry:
-        order = (_r.retain_until, _r.id)
-    by_holds = query.under is not None or (query.held is True and not _few(query))
-    where = [*_filters(query, by_holds=by_holds, in_order=looked_through is not None), *_bounds(query, last)]
+        order = (_goes(few), _r.id)
+    by_holds = query.under is not None or (query.held is True and not few and not _few(query))
+    filters = [*_filters(query, by_holds=by_holds, in_order=looked_through is not None, few=few)]
+    where = [*filters, *_bounds(query, last, within=within, few=few)]
     page = max(query.limit, 0)
     whole = sa.select(*ROW).order_by(*order).limit(page)
     if query.call_tokens is not None:
         # A call token is unique within a tenant, so few rows are left for the other conditions.
-        few = sa.select(_r.id).where(_r.call_token.in_(query.call_tokens))
+        found_by = sa.select(_r.id).where(_r.call_token.in_(query.call_tokens))
         where += [sa.or_(*(column.in_(tokens) for column, tokens in columns)) for columns in _parties(query)]
-        return whole.where(_r.id.in_(few if query.tenant is None else few.where(_r.tenant == query.tenant)), *where)
+        return whole.where(
+            _r.id.in_(found_by if query.tenant is None else found_by.where(_r.tenant == query.tenant)), *where
+        )
     if carried := _parties(query):
         # The first list finds the rows, at most a page for each token; the other lists filter these rows.
         where += [sa.or_(*(column.in_(tokens) for column, tokens in columns)) for columns in carried[1:]]
@@ -363,33 +377,56 @@ def page(query: RecordingQuery, last: int | None, *, looked_through: int | None 
         return whole.where(_r.id.in_(sa.union_all(*(sa.select(each.c.id) for each in found))) if found else sa.false())
     if by_holds and looked_through is not None:
         # The start of the last of these rows is the one bound on its side, as in `_bounds`.
-        end = sa.select(_r.started_at).where(*where).order_by(*order).offset(looked_through).limit(1).scalar_subquery()
+        end = _beyond(where, order, looked_through).scalar_subquery()
         before = 0 if query.started_from is None else rows.micros(query.started_from)
-        where = [*_filters(query, by_holds=True, in_order=True), *_bounds(replace(query, started_from=None), last)]
+        where = [*filters, *_bounds(replace(query, started_from=None), last)]
         return whole.where(_IS_HELD, _r.started_at >= sa.func.coalesce(end, before), *where)
     if by_holds:
         return whole.where(_r.id.in_(_held_by(query)), *where)
-    if query.measures and not query.by_expiry:
+    if query.measures and not query.by_expiry and not query.ahead and not few:
         # The index has both numbers, so a row is read only if it matches.
         return whole.where(_r.id.in_(sa.select(_r.id).where(*where).order_by(*order).limit(page)))
     return whole.where(*where)
 
 
-def _bounds(query: RecordingQuery, last: int | None) -> Iterator[sa.ColumnElement[bool]]:
+def beyond(query: RecordingQuery, last: int | None, looked_through: int) -> sa.Select[Any]:
+    """Return the statement that finds a row if others follow the ones that `page` looks through."""
+    where = [*_filters(query, by_holds=True, in_order=True, few=False), *_bounds(query, last)]
+    return _beyond(where, (_r.started_at.desc(), _r.id.desc()), looked_through)
+
+
+def _beyond(
+    where: Sequence[sa.ColumnElement[bool]], order: Sequence[sa.ColumnElement[Any]], looked_through: int
+) -> sa.Select[Any]:
+    return sa.select(_r.started_at).where(*where).order_by(*order).offset(looked_through).limit(1)
+
+
+def _goes(few: bool) -> sa.ColumnElement[int]:  # noqa: FBT001 - which of two columns
+    """Return when rows go; wrapped where another index is to find them."""
+    return sa.func.coalesce(_r.retain_until, 0) if few else _r.retain_until
+
+
+def _bounds(
+    query: RecordingQuery, last: int | None, *, within: tuple[int, int] | None = None, few: bool = False
+) -> Iterator[sa.ColumnElement[bool]]:
     """Yield the bounds of the page in its order: on each side only the narrower, because an index uses one."""
+    started_from = None if query.started_from is None else rows.micros(query.started_from)
     started_to = None if query.started_to is None else rows.micros(query.started_to)
-    if query.started_from is not None:
-        yield _r.started_at >= rows.micros(query.started_from)
+    if within is not None:
+        started_from = within[0] if started_from is None else max(started_from, within[0])
+        started_to = within[1] if started_to is None else min(started_to, within[1])
+    if started_from is not None:
+        yield _r.started_at >= started_from
     if query.expires_from is not None:
-        yield _r.retain_until >= rows.micros(query.expires_from)
+        yield _goes(few) >= rows.micros(query.expires_from)
     if query.expires_to is not None:
-        yield _r.retain_until < rows.micros(query.expires_to)
+        yield _goes(few) < rows.micros(query.expires_to)
     if started_to is not None and (last is None or query.by_expiry or last >= started_to):
         yield _r.started_at < started_to
     elif query.before is not None and last is not None and not query.by_expiry:
         yield sa.tuple_(_r.started_at, _r.id) < sa.tuple_(last, sa.literal(rows.key(query.before)))
     if query.before is not None and last is not None and query.by_expiry:
-        yield sa.tuple_(_r.retain_until, _r.id) > sa.tuple_(last, sa.literal(rows.key(query.before)))
+        yield sa.tuple_(_goes(few), _r.id) > sa.tuple_(last, sa.literal(rows.key(query.before)))
 
 
 def _held_by(query: RecordingQuery) -> sa.Select[Any]:
@@ -404,19 +441,19 @@ def _few(query: RecordingQuery) -> bool:
     return query.call_tokens is not None or bool(_parties(query))
 
 
-def _filters(query: RecordingQuery, *, by_holds: bool, in_order: bool) -> Iterator[sa.ColumnElement[bool]]:
+def _filters(query: RecordingQuery, *, by_holds: bool, in_order: bool, few: bool) -> Iterator[sa.ColumnElement[bool]]:
     """Yield the conditions that a row must meet besides the bounds.
 
     One index finds the rows in their order. A column outside that index is wrapped: a database without statistics would
     otherwise choose an index that finds more rows, or finds them in no order.
     """
-    other = _few(query) or query.ahead or (by_holds and not in_order)
+    other = _few(query) or (query.ahead and not few) or (by_holds and not in_order)
     if query.by_expiry:
         yield IS_FINISHED
     if query.tenant is not None:
         yield (sa.func.coalesce(_r.tenant, "") if other else _r.tenant) == query.tenant
     if query.state is not None:
-        other = other or query.measures or query.by_expiry
+        other = other or ((query.measures or query.by_expiry) and not few)
         yield (sa.func.coalesce(_r.state, "") if other else _r.state) == query.state.value
     if query.held is not None and (query.under is not None or not by_holds):
         yield _IS_HELD if query.held else ~_IS_HELD
@@ -426,18 +463,52 @@ def _filters(query: RecordingQuery, *, by_holds: bool, in_order: bool) -> Iterat
         yield IS_AHEAD if query.ahead else _r.started_at <= _r.created_at
     if query.measures:
         yield _r.ended_at.is_not(None)
-        yield from _measures(query)
+        size: _Number = _r.stored_bytes
+        lasted: _Number = _r.lasted_ms
+        if query.ahead or few:  # another index has few rows, so these are wrapped
+            size, lasted = size + 0, lasted + 0
+        yield from _measures(query, (size, size), (lasted, lasted))
 
 
-def _measures(query: RecordingQuery) -> Iterator[sa.ColumnElement[bool]]:
+def _measures(
+    query: RecordingQuery, size: tuple[_Number, _Number], lasted: tuple[_Number, _Number]
+) -> Iterator[sa.ColumnElement[bool]]:
+    """Yield the conditions that the least number, or the first, and the greatest may meet."""
     if query.min_bytes is not None:
-        yield _r.stored_bytes >= query.min_bytes
+        yield size[1] >= query.min_bytes
     if query.max_bytes is not None:
-        yield _r.stored_bytes <= query.max_bytes
+        yield size[0] <= query.max_bytes
     if query.min_duration is not None:
-        yield _r.lasted_ms >= rows.whole_ms(query.min_duration)
+        yield lasted[1] >= rows.whole_ms(query.min_duration)
     if query.max_duration is not None:
-        yield _r.lasted_ms <= rows.whole_ms(query.max_duration)
+        yield lasted[0] <= rows.whole_ms(query.max_duration)
+
+
+def measured(query: RecordingQuery, last: int | None) -> sa.Select[Any]:
+    """Return the statement of the days, newest first, on which calls of these sizes and durations may have begun."""
+    where = [_m.tenant == query.tenant]
+    if query.started_from is not None:
+        where.append(_m.day >= rows.micros(query.started_from) // rows.DAY)
+    if query.started_to is not None:
+        where.append(_m.day <= rows.micros(query.started_to) // rows.DAY)
+    if last is not None and not query.by_expiry:
+        where.append(_m.day <= last // rows.DAY)
+    where += _measures(query, (_m.least_bytes, _m.most_bytes), (_m.least_ms, _m.most_ms))
+    return sa.select(_m.day).where(*where).order_by(_m.day.desc())
+
+
+def stretches(days: Sequence[int], most: int) -> Sequence[tuple[int, int]]:
+    """Return up to `most` stretches of time, each up to but not with its end, that have all of `days`.
+
+    The days are in descending order, and so are the stretches. What is left out is the widest gaps between them.
+    """
+    if not days:
+        return []
+    gaps = [place for place in range(1, len(days)) if days[place - 1] - days[place] > 1]
+    widest = sorted(gaps, key=lambda place: days[place] - days[place - 1])[: most - 1]
+    begins = [0, *sorted(widest)]
+    ends = [*begins[1:], len(days)]
+    return [(days[end - 1] * rows.DAY, (days[begin] + 1) * rows.DAY) for begin, end in zip(begins, ends, strict=True)]
 
 
 def _parties(query: RecordingQuery) -> list[list[tuple[Any, Sequence[str]]]]:
@@ -462,18 +533,32 @@ def _carry_one(columns: Sequence[tuple[Any, Sequence[str]]]) -> Iterator[sa.Colu
 
 
 # -- counts -------------------------------------------------------------------------------------------------------
-# How many recordings each tenant has in each state, and how many live ones were captured on each day. A count moves in
-# the transaction that moves its rows, so it is always exact. Counting the rows instead would take time in proportion to
-# their number.
+# How many recordings each tenant has in each state, how many live ones were captured on each day, and within which
+# bounds the sizes and durations of each day are. A count moves in the transaction that moves its rows, so it is always
+# exact. Counting the rows instead would take time in proportion to their number.
 
 _DAY: sa.ColumnElement[int] = _r.created_at.op("/", return_type=sa.BigInteger())(sa.literal_column(str(rows.DAY)))
 _COUNTED = sa.select(_r.tenant, _r.state, sa.func.count().label("n")).group_by(_r.tenant, _r.state)
 _LIVE = sa.select(_r.tenant, _DAY.label("day"), sa.func.count().label("n")).where(IS_LIVE).group_by(_r.tenant, _DAY)
+_D: sa.ColumnElement[int] = sa.literal_column(str(rows.DAY), sa.BigInteger)
+# The remainder of a time before the epoch is negative.
+_BEGAN: sa.ColumnElement[int] = (_r.started_at - (_r.started_at % _D + _D) % _D) // _D
+_IS_ENDED = _r.ended_at.is_not(None)
+_MEASURED = (
+    sa.select(
+        *(_r.tenant, _BEGAN.label("day"), sa.func.min(_r.stored_bytes), sa.func.max(_r.stored_bytes)),
+        *(sa.func.min(_r.lasted_ms), sa.func.max(_r.lasted_ms)),
+    )
+    .where(_IS_ENDED)
+    .group_by(_r.tenant, _BEGAN)
+)
 _RECOUNT = (
     sa.delete(recording_counts),
     sa.insert(recording_counts).from_select(["tenant", "state", "n"], _COUNTED),
     sa.delete(live_counts),
     sa.insert(live_counts).from_select(["tenant", "day", "n"], _LIVE),
+    sa.delete(measured_days),
+    sa.insert(measured_days).from_select(measured_days.columns.keys(), _MEASURED),
 )
 
 
@@ -489,6 +574,24 @@ def _wrong(counted: sa.Select[Any], kept: sa.Table, of: str) -> sa.Select[Any]:
 
 
 _WRONG, _WRONG_LIVE = _wrong(_COUNTED, recording_counts, "state"), _wrong(_LIVE, live_counts, "day")
+_OUTSIDE = (
+    sa.select(_r.tenant, _BEGAN.label("what"), sa.func.count().label("n"))
+    .select_from(recordings.outerjoin(measured_days, sa.and_(_m.tenant == _r.tenant, _m.day == _BEGAN)))
+    .where(
+        _IS_ENDED,
+        sa.or_(
+            _m.tenant.is_(None),
+            ~_r.stored_bytes.between(_m.least_bytes, _m.most_bytes),
+            sa.and_(
+                _r.lasted_ms.is_not(None),
+                sa.or_(_m.least_ms.is_(None), ~_r.lasted_ms.between(_m.least_ms, _m.most_ms)),
+            ),
+        ),
+    )
+    .group_by(_r.tenant, _BEGAN)
+    .order_by(_r.tenant, _BEGAN)
+)
+"""The days of which recordings are outside the bounds that are kept."""
 
 
 class CountStore:
@@ -497,13 +600,14 @@ class CountStore:
     _database: Database
 
     async def miscounted(self) -> list[tuple[TenantId, RecordingState | date, int]]:
-        """Return each wrong count, with the number of rows minus the number counted."""
+        """Return each wrong count, with the number of rows minus the number counted or within the bounds kept."""
         wrong: list[tuple[TenantId, RecordingState | date, int]] = [
             (TenantId(row.tenant), RecordingState(row.what), int(row.n)) for row in await self._database.fetch(_WRONG)
         ]
         return wrong + [
             (TenantId(row.tenant), rows.moment(row.what * rows.DAY).date(), int(row.n))
-            for row in await self._database.fetch(_WRONG_LIVE)
+            for statement in (_WRONG_LIVE, _OUTSIDE)
+            for row in await self._database.fetch(statement)
         ]
 
     async def recount(self) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from types import MappingProxyType
 from typing import Any
@@ -39,6 +39,7 @@ from vault.threads import in_thread
 
 _TOKENS_PER_QUERY = 500
 _IDS_PER_QUERY = 500
+_STRETCHES = 12
 _ROWS_A_TURN = 200
 """A turn of the event loop that makes so many rows into recordings takes about 4 ms."""
 _FINAL = (RecordingState.SEALED, RecordingState.TRUNCATED)
@@ -224,13 +225,50 @@ class RecordingStore:
             if not at:
                 return []
             last = at[0].retain_until if query.by_expiry else at[0].started_at
+        return await _whole(await self._listed(query, last))
+
+    async def _listed(self, query: RecordingQuery, last: int | None) -> Sequence[sa.Row[Any]]:
+        """Return the rows of a page, found in the way that reads the fewest others."""
+        days: Sequence[int] = ()
+        if query.measures and query.tenant is not None:
+            days = [row.day for row in await self._database.fetch(recording_sql.measured(query, last))]
+            if not days:
+                return []
+        if await self._few_in_state(query):
+            return await self._database.fetch(recording_sql.page(query, last, few=True))
+        if days:
+            return await self._on_days(query, last, days)
         by_start = not query.measures and not query.by_expiry and not query.ahead
         if query.held and query.under is None and by_start and await self._holds_much(query.tenant):
-            page = recording_sql.page(query, last, looked_through=recording_sql.LOOKED_THROUGH)
-            found = await self._database.fetch(page)
-            if len(found) == query.limit:
-                return await _whole(found)
-        return await _whole(await self._database.fetch(recording_sql.page(query, last)))
+            many = recording_sql.LOOKED_THROUGH
+            found = await self._database.fetch(recording_sql.page(query, last, looked_through=many))
+            if len(found) == query.limit or not await self._database.fetch(recording_sql.beyond(query, last, many)):
+                return found
+        return await self._database.fetch(recording_sql.page(query, last))
+
+    async def _few_in_state(self, query: RecordingQuery) -> bool:
+        """Tell whether the state of a query finds so few rows that its other filters are looked at in each of them."""
+        if query.state is None or query.under is not None:
+            return False
+        if not (query.by_expiry or query.measures or query.held):
+            return False
+        asked: dict[str, Any] = {"in_state": query.state.value}
+        counted = (
+            (recording_sql.COUNT_IN_STATE, asked)
+            if query.tenant is None
+            else (recording_sql.COUNT_IN_STATE_OF, {**asked, "tenant_id": query.tenant})
+        )
+        return int((await self._database.fetch(*counted))[0].n) <= recording_sql.LOOKED_THROUGH
+
+    async def _on_days(self, query: RecordingQuery, last: int | None, days: Sequence[int]) -> Sequence[sa.Row[Any]]:
+        """Return the rows of a page that began on one of these days, the newest first; others are hardly read."""
+        found: list[sa.Row[Any]] = []
+        for within in recording_sql.stretches(days, 1 if query.by_expiry else _STRETCHES):
+            rest = replace(query, limit=query.limit - len(found))
+            found += await self._database.fetch(recording_sql.page(rest, last, within=within))
+            if len(found) >= query.limit:
+                break
+        return found
 
     async def _holds_much(self, tenant: TenantId | None) -> bool:
         counted = (
@@ -523,6 +561,7 @@ async def _create(transaction: Transaction, creations: Sequence[_Creation]) -> S
         if (identity := creation.values["id"]) in born:
             transaction.audit(creation.audit)
             transaction.count(creation.recording.tenant, creation.values["state"], 1)
+            _measure(transaction, creation.values)
             if rows.is_live(creation.values):
                 transaction.count_live(creation.recording.tenant, creation.values["created_at"], 1)
             notes += ({"recording": identity, "seq": seq, "sealed": note} for seq, note in creation.notes.items())
@@ -531,6 +570,12 @@ async def _create(transaction: Transaction, creations: Sequence[_Creation]) -> S
             answers[place] = Conflict(f"tenant {tenant} already has a recording with this call key")
     await transaction.write(recording_sql.INSERT_NOTES, notes)
     return answers
+
+
+def _measure(transaction: Transaction, values: Mapping[str, Any]) -> None:
+    """Widen the bounds of its day for a recording that is there only now and has ended."""
+    if values["ended_at"] is not None:
+        transaction.measure(values["tenant"], values["started_at"], values["stored_bytes"], values["lasted_ms"])
 
 
 async def _not_elsewhere(transaction: Transaction, creations: Sequence[_Creation]) -> list[_Creation]:
@@ -553,6 +598,7 @@ async def _store(transaction: Transaction, storings: Sequence[_Storing]) -> Sequ
     states = {row.id: RecordingState(row.state) for row in found}
     tenants = {row.id: row.tenant for row in found}
     periods = {row.id: row.audio_period for row in found}
+    starts = {row.id: row.started_at for row in found}
     answers: list[Refused | None] = []
     objects: dict[tuple[bytes, int], Mapping[str, Any]] = {}
     lengths: list[Mapping[str, Any]] = []
@@ -577,6 +623,9 @@ async def _store(transaction: Transaction, storings: Sequence[_Storing]) -> Sequ
             finishes.append(storing.final)
             transaction.count(tenants[storing.key], state.value, -1)
             transaction.count(tenants[storing.key], storing.final["new_state"], 1)
+            transaction.measure(
+                *(tenants[storing.key], starts[storing.key]), storing.final["new_bytes"], storing.final["new_lasted"]
+            )
             if (storing.final["new_state"], storing.final["new_reason"]) == (RecordingState.TRUNCATED.value, EMPTY):
                 freed.append({"key": storing.key, "new_token": rows.own_token(storing.key)})
             states[storing.key] = RecordingState(storing.final["new_state"])

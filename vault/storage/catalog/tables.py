@@ -97,6 +97,11 @@ sa.Index(
     "ix_recordings_due",
     recordings.c.audio_period,
     recordings.c.id,
+    # What is due is counted, by cohort too, and its exceptions are found without reading its rows.
+    recordings.c.tenant,
+    recordings.c.created_at,
+    recordings.c.retain_until,
+    recordings.c.audio_generation,
     sqlite_where=IS_FINISHED,
     postgresql_where=IS_FINISHED,
 )
@@ -104,8 +109,17 @@ sa.Index(
     "ix_recordings_retain",
     recordings.c.retain_until,
     recordings.c.id,
+    recordings.c.started_at,
     sqlite_where=IS_FINISHED,
     postgresql_where=IS_FINISHED,
+)
+_IS_AHEAD_AND_FINISHED = sa.and_(IS_AHEAD, IS_FINISHED)
+sa.Index(
+    "ix_recordings_ahead_retain",
+    recordings.c.retain_until,
+    recordings.c.id,
+    sqlite_where=_IS_AHEAD_AND_FINISHED,
+    postgresql_where=_IS_AHEAD_AND_FINISHED,
 )
 # A tenant's list. Both numbers are included, so a page filtered by them reads the index and not the skipped rows.
 sa.Index("ix_recordings_measures", recordings.c.tenant, *_PLACE, recordings.c.stored_bytes, recordings.c.lasted_ms)
@@ -114,6 +128,9 @@ sa.Index(
     recordings.c.tenant,
     recordings.c.retain_until,
     recordings.c.id,
+    recordings.c.started_at,
+    recordings.c.stored_bytes,
+    recordings.c.lasted_ms,
     sqlite_where=IS_FINISHED,
     postgresql_where=IS_FINISHED,
 )
@@ -161,6 +178,20 @@ live_counts = sa.Table(
     sa.Column("tenant", sa.Text, primary_key=True),
     sa.Column("day", sa.BigInteger, primary_key=True, autoincrement=False),
     sa.Column("n", sa.BigInteger, nullable=False),
+)
+
+# Of each tenant and day on which calls began (since the epoch, UTC): within which bounds the recordings that have ended
+# are. A bound only ever widens, because such a recording keeps its size and its duration, and its row stays.
+measured_days = sa.Table(
+    "measured_days",
+    metadata,
+    sa.Column("tenant", sa.Text, primary_key=True),
+    sa.Column("day", sa.BigInteger, primary_key=True, autoincrement=False),
+    sa.Column("least_bytes", sa.BigInteger, nullable=False),
+    sa.Column("most_bytes", sa.BigInteger, nullable=False),
+    # Null while no duration of that day is known.
+    sa.Column("least_ms", sa.BigInteger),
+    sa.Column("most_ms", sa.BigInteger),
 )
 
 segments = sa.Table(
@@ -577,7 +608,11 @@ page_tags = sa.Table(
     sqlite_with_rowid=False,
 )
 
-NOT_CHANGED = ~sa.exists().where(
-    tenants.c.id == recordings.c.tenant, tenants.c.retention_changed_through >= recordings.c.created_at
+NOT_CHANGED = sa.or_(
+    # Few tenants, so the database looks each row's up among them, and reads a tenant for none of the others.
+    recordings.c.tenant.not_in(sa.select(tenants.c.id).where(tenants.c.retention_changed_through.is_not(None))),
+    ~sa.exists().where(
+        tenants.c.id == recordings.c.tenant, tenants.c.retention_changed_through >= recordings.c.created_at
+    ),
 )
 """Recordings that keep the policy of their capture: changes of existing audio do not apply to them."""

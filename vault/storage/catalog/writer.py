@@ -12,10 +12,10 @@ from collections import Counter, deque
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import sqlalchemy as sa
-from sqlalchemy.dialects import postgresql
+from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import DataError, DBAPIError, InterfaceError, ProgrammingError, StatementError
 from sqlalchemy.exc import IntegrityError as ConstraintError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
@@ -37,7 +37,15 @@ from vault.model import AuditEntry, AuditEvent
 from vault.ports.repeats import Keyed, effects
 from vault.ports.time import Clock
 from vault.storage.catalog import rows
-from vault.storage.catalog.tables import audit, audit_head, audit_hours, keyed_requests, live_counts, recording_counts
+from vault.storage.catalog.tables import (
+    audit,
+    audit_head,
+    audit_hours,
+    keyed_requests,
+    live_counts,
+    measured_days,
+    recording_counts,
+)
 from vault.telemetry import Metrics
 
 # -- what an error of a database means ----------------------------------------------------------------------------
@@ -155,6 +163,28 @@ _NOTE = (
     )
     .values(effect=True, target=sa.func.coalesce(_k.target, sa.bindparam("new_target", type_=sa.Text)))
 )
+
+
+def _widen(dialect: Any, least: str, most: str) -> sa.Executable:
+    """Return the statement that inserts the bounds of a day, or widens them; it writes nothing where they are."""
+    new = dialect.insert(measured_days)
+    further, wider = [], {}
+    for name, of in (("least_bytes", least), ("most_bytes", most), ("least_ms", least), ("most_ms", most)):
+        old, given = measured_days.c[name], new.excluded[name]
+        beyond = given < old if of == least else given > old
+        further.append(sa.or_(beyond, sa.and_(old.is_(None), given.is_not(None))))
+        # SQLite's functions answer null where one of the two is.
+        wider[name] = getattr(sa.func, of)(sa.func.coalesce(old, given), sa.func.coalesce(given, old))
+    return cast(
+        "sa.Executable",
+        new.on_conflict_do_update(index_elements=["tenant", "day"], set_=wider, where=sa.or_(*further)),
+    )
+
+
+WIDEN: Mapping[str, sa.Executable] = {
+    "sqlite": _widen(sqlite, "min", "max"),
+    "postgresql": _widen(postgresql, "least", "greatest"),
+}
 _SETTLE_PAUSES = (0.0, 0.5, 1.0, 2.0)
 
 Parameters = Mapping[str, Any]
@@ -173,6 +203,7 @@ class Transaction:
         self.events: list[AuditEvent] = []
         self.counts: Counter[tuple[str, str]] = Counter()
         self.live: Counter[tuple[str, int]] = Counter()
+        self.measured: dict[tuple[str, int], list[tuple[int, int | None]]] = {}
         self.writes = 0
 
     async def fetch(self, statement: sa.Executable, parameters: Parameters | None = None) -> Sequence[sa.Row[Any]]:
@@ -285,6 +316,10 @@ class Transaction:
     def count_live(self, tenant: str, created_at: int, by: int) -> None:
         """Change the count of a tenant's live recordings captured on the day of `created_at` by `by`, likewise."""
         self.live[tenant, created_at // rows.DAY] += by
+
+    def measure(self, tenant: str, started_at: int, size: int, lasted_ms: int | None) -> None:
+        """Widen the bounds of the day of `started_at` by a tenant's recording that has ended, with this transaction."""
+        self.measured.setdefault((tenant, started_at // rows.DAY), []).append((size, lasted_ms))
 
     def audit(self, events: Sequence[AuditEvent]) -> None:
         """Write `events` with this transaction."""
@@ -508,6 +543,20 @@ async def _write_counts(transaction: Transaction) -> None:
         column="n",
         values=[(tenant, day, by) for (tenant, day), by in sorted(transaction.live.items()) if by],
     )
+    await transaction.write(WIDEN[transaction.dialect], [*map(_bounds, sorted(transaction.measured.items()))])
+
+
+def _bounds(measured: tuple[tuple[str, int], Sequence[tuple[int, int | None]]]) -> Parameters:
+    (tenant, day), each = measured
+    sizes, lengths = [size for size, _ in each], [lasted for _, lasted in each if lasted is not None]
+    return {
+        "tenant": tenant,
+        "day": day,
+        "least_bytes": min(sizes),
+        "most_bytes": max(sizes),
+        "least_ms": min(lengths, default=None),
+        "most_ms": max(lengths, default=None),
+    }
 
 
 async def _read_head(transaction: Transaction) -> _Head:
