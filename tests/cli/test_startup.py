@@ -3,6 +3,8 @@ import os
 import subprocess
 import sys
 
+from tests.helpers.authorities import Authority
+
 HEAVY = {"aiohttp", "yarl", "rich", "pydantic", "cryptography", "sqlalchemy", "alembic", "minio"} | {
     "aioboto3", "botocore", "uvloop", "phonenumbers", "prometheus_client", "msgpack", "vault.config", "vault.wiring"
 }  # fmt: skip
@@ -59,4 +61,17 @@ def test_serving_a_vault_of_files_reads_no_library_of_another_place() -> None:
     code = "import json, sys, cli.serve, vault.server.app, vault.wiring; print(json.dumps(sorted(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     heavy = {"aioboto3", "aiobotocore", "alembic", "asyncpg", "awscrt", "botocore", "minio", "pkcs11"}
-    assert heavy & set(json.loads(done.stdout)) == set()
+    restored = {"vault.services.backup.reconcile"}
+    assert (heavy | restored) & set(json.loads(done.stdout)) == set()
+
+
+def test_the_http_library_is_loaded_without_reading_the_machines_authorities(tmp_path) -> None:
+    """They are read when a connection is made, so the process itself goes on with them."""
+    code = (
+        "import os, cli.serve; before = dict(os.environ); cli.serve._load_http(); assert dict(os.environ) == before; "
+        "import aiohttp.connector as c; print(c._make_ssl_context(True).cert_store_stats()['x509'], "
+        "c._SSL_CONTEXT_VERIFIED.cert_store_stats()['x509'])"
+    )
+    there = {**os.environ, "SSL_CERT_FILE": str(Authority(tmp_path).file)}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=there)
+    assert done.stdout.split() == ["1", "0"]

@@ -7,6 +7,7 @@ from datetime import timedelta
 import pytest
 from aiohttp import web
 
+from tests.helpers.authorities import Authority
 from tests.helpers.memory import MemoryMessenger
 from tests.helpers.webhooks import receiving
 from vault.errors import Unavailable
@@ -99,6 +100,19 @@ async def test_an_address_that_leads_nowhere_is_an_outage_whose_message_does_not
     with pytest.raises(Unavailable) as caught:
         await HttpMessenger().post(url, b"{}", SENT)
     assert "s3cret" not in repr(caught.value) + str(caught.value.__cause__)
+
+
+async def test_a_receiver_is_trusted_by_the_machines_authorities_of_the_time_of_the_message(tmp_path, monkeypatch):
+    monkeypatch.setenv("SSL_CERT_DIR", str(tmp_path))
+    monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "none yet"))
+    authority = Authority(tmp_path)
+    async with receiving(tls=authority.context("127.0.0.1")) as lead:
+        with pytest.raises(Unavailable):
+            await HttpMessenger().post(lead.url, b"{}", SENT)
+        assert not lead.heard
+        monkeypatch.setenv("SSL_CERT_FILE", str(authority.file))
+        await HttpMessenger().post(lead.url, b"{}", SENT)
+        assert len(lead.heard) == 1
 
 
 async def test_plain_http_where_tls_is_expected_is_an_outage():

@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from functools import partial
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from prometheus_client import CollectorRegistry
 
@@ -23,7 +23,6 @@ from vault.ports.catalog import Catalog
 from vault.ports.cluster import ClusterLocks
 from vault.ports.progress import Progress, Silent
 from vault.ports.time import Clock, Entropy
-from vault.services.backup.reconcile import Reconciled, Reconciler
 from vault.services.recordings.dossiers import Coordinates
 from vault.services.surroundings import Surroundings
 from vault.services.vault import Vault
@@ -46,6 +45,9 @@ from vault.wiring.files import refuse_unusable
 from vault.wiring.init import identity_findings
 from vault.wiring.lineage import CatalogUsers, no_catalog, same_lineage
 from vault.wiring.retention import bounds_of, retention_findings
+
+if TYPE_CHECKING:
+    from vault.services.backup.reconcile import Reconciled
 
 # -- memory of the process ----------------------------------------------------------------------------------------
 
@@ -266,6 +268,8 @@ async def _reconcile(
     why = await catalog.setting(RECONCILE)
     if not why:
         return None
+    from vault.services.backup.reconcile import Reconciler  # noqa: PLC0415 - only a restored catalog needs it
+
     reconciler = Reconciler(
         catalog=catalog,
         keyring=vault.keyring,

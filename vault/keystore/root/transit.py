@@ -155,7 +155,7 @@ class TransitClient:
         if settings.namespace is not None:
             headers["X-Vault-Namespace"] = settings.namespace
         try:
-            context = await in_thread(ssl.create_default_context, cafile=settings.ca_file) if settings.ca_file else True
+            context = await in_thread(ssl.create_default_context, cafile=settings.ca_file)
         except OSError as error:
             raise Unavailable(f"the certificate authorities in {settings.ca_file} cannot be read") from error
         async with aiohttp.ClientSession(
