@@ -564,6 +564,27 @@ async def test_below_a_place_a_locked_object_stays_alone_until_its_lock_ends_or_
 
 
 @SEAWEED
+async def test_a_locked_old_version_keeps_its_name_from_being_absent_though_the_newer_one_goes(
+    buckets, s3_stores, raw, place
+):
+    settings, store = buckets["locked"], s3_stores["locked"]
+    below, beside = f"{place}/rec_1/", (f"{place}/rec_1", f"{place}/rec_10/a", f"{place}/rec_1-/a")
+    await put(store, f"{below}a", b"locked")
+    for name in (f"{below}a", f"{below}b", *beside):
+        await put(store, name, b"free", retain_until=datetime(2020, 1, 1, tzinfo=UTC))
+    [first, second] = (await store.delete_below({below: [f"{below}b"]}))[below]
+    assert (first.name, first.versions_deleted, first.absent) == (f"{below}a", 1, False)
+    assert "1 versions and 0 uploads are left; the store refused" in first.detail
+    assert (second.name, second.versions_deleted, second.absent) == (f"{below}b", 1, True)
+    bypassing = await S3ObjectStore.open(dataclasses.replace(settings, bypass_governance=True))
+    [gone] = (await bypassing.delete_below({below: []}))[below]
+    assert (gone.versions_deleted, gone.absent) == (1, True)
+    await bypassing.close()
+    page = await raw.list_object_versions(Bucket=settings.bucket, Prefix=place)
+    assert sorted(item["Key"] for item in page["Versions"]) == sorted(beside)
+
+
+@SEAWEED
 async def test_a_locked_object_is_not_deleted_before_its_retain_until_and_still_reads(buckets, s3_stores, raw, place):
     settings, store = buckets["locked"], s3_stores["locked"]
     until = datetime.now(UTC) + timedelta(seconds=1)

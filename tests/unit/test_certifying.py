@@ -781,3 +781,49 @@ async def test_an_outage_while_finishing_is_left_to_the_next_sweep():
 async def test_finishing_stops_for_a_person_where_something_contradicts_itself():
     certifier = Recorder(IntegrityError("a leaf is not the one that was signed"))
     await shredder(certifier).finish()
+
+
+class _Killed(BaseException):
+    """The process ends here."""
+
+
+async def test_a_process_killed_at_any_write_of_a_deletion_leaves_nothing_final_that_is_still_there(scene, monkeypatch):
+    """Pages are deleted ahead of the certificates: whatever the order, absence is proven before it is certified."""
+    monkeypatch.setattr(issuing, "_DELETED_AT_ONCE", 1)
+    scene.receipt = replace(scene.receipt, caches_clear_at=scene.receipt.unrecoverable_at)
+    await scene.certify(scene.certifier())
+    real = {"delete_below": scene.store.delete_below, "certify": scene.catalog.certify}
+    everything = {row.id for row in scene.rows}
+    kills = [(at_write, landed) for at_write in range(1, 5) for landed in (False, True)]
+    died = 0
+    for at_write, landed in [*kills, (99, False)]:
+        writes = 0
+
+        def killing(name, at_write=at_write, landed=landed):
+            async def write(*args, **words):
+                nonlocal writes
+                writes += 1
+                dies = writes == at_write
+                answer = None if dies and not landed else await real[name](*args, **words)
+                if dies:
+                    raise _Killed
+                return answer
+
+            return write
+
+        with monkeypatch.context() as patch:
+            patch.setattr(scene.store, "delete_below", killing("delete_below"))
+            patch.setattr(scene.catalog, "certify", killing("certify"))
+            try:
+                await scene.certifier().delete_objects()
+            except _Killed:
+                died += 1
+        there = {name.split("/")[3] for name in await scene.objects()}
+        certificates = await scene.catalog.certificates()
+        final = [each.recording for each in certificates if each.status is CertificateStatus.FINAL]
+        assert len(final) == len(set(final))
+        assert not there & set(final)
+        waiting = {each.id for each in await scene.catalog.undeleted_recordings(after=None, limit=9)}
+        assert waiting == everything - set(final)
+    assert died > 3
+    assert (there, set(final)) == (set(), everything)
