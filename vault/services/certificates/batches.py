@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import NamedTuple, Protocol
+from typing import Final, NamedTuple, Protocol
 
 from vault.certificates.batch import (
     HASH_BYTES,
@@ -50,6 +50,9 @@ from vault.ports.shreds import (
 )
 from vault.ports.time import Entropy
 from vault.threads import in_thread
+
+_KEPT_OPEN: Final = 4
+"""How many batches are kept open: one of 10,000 certificates takes 1.5 MB."""
 
 
 class Draft(NamedTuple):
@@ -93,6 +96,7 @@ class Certificates:
         self._issuer = Issuer(issuer_key)
         self.issuer = issuer_key.public
         self._entropy = entropy
+        self._opened: dict[str, tuple[CertificateBatch, _OpenBatch]] = {}
 
     @property
     def issuer_public_pem(self) -> str:
@@ -206,7 +210,7 @@ class Certificates:
         if not places:
             return found
         batches = await self._catalog.certificate_batches({place.batch for place in places})
-        found.batches = {name: _OpenBatch(batch, self.issuer) for name, batch in batches.items()}
+        found.batches = await in_thread(self._open, batches)
         found.forms = await self._catalog.certificate_forms({place.form for place in places})
         inheriting = [each for each in certificates if found.inherits(each.place)]
         names = {each.supersedes for each in inheriting if each.supersedes is not None}
@@ -216,6 +220,16 @@ class Certificates:
             found.forms = {**found.forms, **await self._catalog.certificate_forms(further)}
         found.superseded = {each.id: found.complete(each.place) for each in before if each.place is not None}
         return found
+
+    def _open(self, batches: Mapping[str, CertificateBatch]) -> Mapping[str, _OpenBatch]:
+        """Return the batches opened; the last ones are kept, for the pages of a deletion share few of them."""
+        found: dict[str, tuple[CertificateBatch, _OpenBatch]] = {}
+        for name, batch in batches.items():
+            known = self._opened.get(name)
+            # Only what is byte for byte the batch that was verified is not verified again.
+            found[name] = known if known and known[0] == batch else (batch, _OpenBatch(batch, self.issuer))
+        self._opened = dict([*self._opened.items(), *found.items()][-_KEPT_OPEN:])
+        return {name: opened for name, (_, opened) in found.items()}
 
 
 class _Sources:
