@@ -47,9 +47,21 @@ def stamp(instant: datetime) -> str:
     return instant.isoformat(timespec="microseconds")[:-6] + "Z"
 
 
+_MINUTE_US = 60_000_000
+_MINUTES = tuple(f"T{minute // 60:02}:{minute % 60:02}:" for minute in range(1440))
+
+
 def stamp_at(microseconds: int) -> str:
-    """Return the same for an instant in microseconds since 1970; several times as fast, and without a cache."""
-    return f"{(_EPOCH + timedelta(0, 0, microseconds)).isoformat('T', 'microseconds')}Z"
+    """Return the same for an instant in microseconds since 1970; many times as fast."""
+    minute, rest = divmod(microseconds, _MINUTE_US)
+    day, minute = divmod(minute, 1440)
+    digits = str(rest + 100_000_000)  # two of seconds and six of microseconds behind the first
+    return f"{_date(day)}{_MINUTES[minute]}{digits[1:3]}.{digits[3:]}Z"
+
+
+@lru_cache(maxsize=4096)
+def _date(day: int) -> str:
+    return (_EPOCH + timedelta(day)).date().isoformat()
 
 
 def canonical_json(value: Any) -> bytes:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 from binascii import b2a_base64
 from collections import namedtuple
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
-from functools import lru_cache
+from functools import lru_cache, partial
 from json.encoder import encode_basestring
 from typing import Any, Final
 
@@ -405,17 +405,25 @@ class _Actors(dict[tuple[str | None, ...], str]):
         return made
 
 
+# A named tuple's own call takes three times as long.
+_line: Callable[[tuple[int, str]], AuditLine] = partial(tuple.__new__, AuditLine)
+
+
 def to_audit_lines(found: Iterable[Sequence[Any]]) -> list[AuditLine]:
     """Return entries as they are exported, from rows of the columns `EXPORTED`."""
     # By position and as text, because an export passes millions of these. The detail is stored as JSON.
     common = _Actors()
     return [
-        AuditLine(
-            seq,
-            f'{{"seq":{seq},"at":"{stamp_at(at)}",'
-            f'{common[event, actor, role, tenant, outcome, purpose]},"request_id":{_json_text(request)},'
-            f'"target":{_json_text(target)},"detail":{detail},'
-            f'"previous_sha256":"{previous.hex()}","sha256":"{digest.hex()}"}}',
+        _line(
+            (
+                seq,
+                (
+                    f'{{"seq":{seq},"at":"{stamp_at(at)}",'
+                    f'{common[event, actor, role, tenant, outcome, purpose]},"request_id":{_json_text(request)},'
+                    f'"target":{_json_text(target)},"detail":{detail},'
+                    f'"previous_sha256":"{previous.hex()}","sha256":"{digest.hex()}"}}'
+                ),
+            )
         )
         for seq, at, event, actor, role, tenant, outcome, purpose, request, target, detail, previous, digest in found
     ]
