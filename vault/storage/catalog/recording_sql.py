@@ -327,8 +327,13 @@ EXCEPTIONAL = _some_due(
         sa.exists().where(hold_recordings.c.recording == _r.id),
     )
 )
-_COHORT = (_r.tenant, _r.audio_period, _r.audio_generation)
-COUNT_COHORTS = sa.select(*_COHORT, sa.func.count().label("n")).where(*_DUE[Part.AUDIO, False]).group_by(*_COHORT)
+# A sum, else a server sorts all rows of a period to group them, because the index has them by period.
+_PERIOD = _r.audio_period + 0
+COUNT_COHORTS = (
+    sa.select(_r.tenant, _PERIOD.label("audio_period"), _r.audio_generation, sa.func.count().label("n"))
+    .where(*_DUE[Part.AUDIO, False])
+    .group_by(_r.tenant, _PERIOD, _r.audio_generation)
+)
 
 
 # -- one page of a query ------------------------------------------------------------------------------------------
