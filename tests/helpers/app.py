@@ -162,6 +162,16 @@ class App:
         answer = await self.ask("GET", "/v1/audit?limit=1000", Role.OPERATOR)
         return [entry for entry in answer.json["entries"] if name in (None, entry["event"])]
 
+    async def metrics(self) -> str:
+        """Return the metrics with what the catalog has now, also if a busy machine takes long to read it."""
+        now = self.clock.monotonic()
+        async with asyncio.timeout(20):
+            while self.vault.status._read_at < now:
+                await self.vault.status.refresh()
+        answer = await self.ask("GET", "/metrics", None)
+        assert answer.status == 200
+        return answer.body.decode()
+
     async def denials(self) -> int:
         """Return how many requests were denied to a token, as the trail has it once every count is written."""
         await self.vault.access.denials.settle()

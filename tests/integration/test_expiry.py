@@ -296,14 +296,12 @@ async def test_doctor_and_metrics_tell_of_a_token_before_it_expires(app):
     (finding,) = await token_findings(app.vault.catalog, now=app.clock.now())
     assert soon in finding.message
     assert " expires at " in finding.message
-    await app.vault.status.refresh()
-    assert 'callvault_tokens_expiring{role="recorder"} 1.0' in (await app.ask("GET", "/metrics", None)).body.decode()
+    assert 'callvault_tokens_expiring{role="recorder"} 1.0' in await app.metrics()
     app.clock.advance(days=14)
     has, will = await token_findings(app.vault.catalog, now=app.clock.now())
     assert (" has expired at " in has.message, " expires at " in will.message) == (True, True)
     assert (await app.ask("DELETE", f"/v1/tokens/{soon}", app.token(Role.OPERATOR, None))).status == 204
     assert soon not in str(await token_findings(app.vault.catalog, now=app.clock.now()))
-    await app.vault.status.refresh()
-    text = (await app.ask("GET", "/metrics", None)).body.decode()
+    text = await app.metrics()
     assert 'callvault_tokens_expiring{role="recorder"} 0.0' in text
     assert 'callvault_tokens_expiring{role="agent"} 1.0' in text

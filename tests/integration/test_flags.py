@@ -39,9 +39,7 @@ async def listen(app, url):
 
 
 async def metrics(app, name):
-    await app.vault.status.refresh()
-    text = (await app.ask("GET", "/metrics", None)).body.decode()
-    lines = [line.rpartition(" ") for line in text.splitlines() if line.startswith(name)]
+    lines = [line.rpartition(" ") for line in (await app.metrics()).splitlines() if line.startswith(name)]
     return {name: float(value) for name, _, value in lines}
 
 

@@ -100,9 +100,7 @@ async def test_an_object_that_takes_no_label_keeps_none_from_the_others_and_is_t
         await set_held(name, held=held)
 
     async def failed():
-        await app.vault.status.refresh()
-        text = (await app.ask("GET", "/metrics", None)).body.decode()
-        return re.findall(r"(?m)^callvault_hold_labels_(?:waiting|failed) (\S+)", text)
+        return re.findall(r"(?m)^callvault_hold_labels_(?:waiting|failed) (\S+)", await app.metrics())
 
     monkeypatch.setattr(holds, "_LOOK_SECONDS", 0.01)
     monkeypatch.setattr(holds, "_AGAIN_LOOKS", 1)
