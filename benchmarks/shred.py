@@ -1,14 +1,14 @@
 """One sweep over N expired recordings: seconds until none has a key, and until each has its certificate.
 
-`python -m benchmarks.shred [--recordings 10000 100000 1000000] [--tenants 10] [--objects 2] [--postgres] [--s3]`.
-Rows of recordings and of their objects (a manifest and segments) are written straight into the catalog; the keyring,
-the sweep and the certificates are the real ones. `floor` is the same catalog work alone, in the same run: SQLite reads
-the rows, stores a certificate's bytes for each and moves each row along, in transactions of the same size, without a
-hash or a signature; on PostgreSQL there is none. `seconds_to_deleted`, up to `--delete-up-to`, is when the last object
-is gone from the disk, and `seconds_to_final` when each has its final certificate, which waits for the leases of keys.
-`deletion_cpu_us` is the CPU of both, a recording. `floor.seconds_to_unlinked` is the time in which as many files are
-unlinked below the same directories by a loop of `os.unlink` with `dir_fd`, and by eight threads of it, and
-`floor.unlink_cpu_us` the CPU of that: 2,000 recordings are measured, just before the sweep.
+`python -m benchmarks.shred [--recordings 10000 100000 1000000] [--tenants 10] [--objects 2] [--postgres] [--s3] [--kept
+DIRECTORY]`. Rows of recordings and of their objects (a manifest and segments) are written straight into the catalog;
+the keyring, the sweep and the certificates are the real ones. `floor` is the same catalog work alone, in the same run:
+SQLite reads the rows, stores a certificate's bytes for each and moves each row along, in transactions of the same size,
+without a hash or a signature; on PostgreSQL there is none. `seconds_to_deleted`, up to `--delete-up-to`, is when the
+last object is gone from the disk, and `seconds_to_final` when each has its final certificate, which waits for the
+leases of keys. `deletion_cpu_us` is the CPU of both, a recording. `floor.seconds_to_unlinked` is the time in which as
+many files are unlinked below the same directories by a loop of `os.unlink` with `dir_fd`, and by eight threads of it,
+and `floor.unlink_cpu_us` the CPU of that: 2,000 recordings are measured, just before the sweep.
 
 `--s3` is about the object store alone: it prints how many requests the deletion of N recordings takes on a SeaweedFS,
 and how many the look once the leases are over.
@@ -18,7 +18,9 @@ import argparse
 import asyncio
 import contextlib
 import dataclasses
+import functools
 import os
+import pickle
 import random
 import shutil
 import sqlite3
@@ -275,6 +277,20 @@ async def prepare(config, clock, recordings, tenants, *, objects, stored):
     return sample
 
 
+async def from_kept(place, directory, make):
+    """Copy the vault that an earlier run kept in `place` to `directory`, or make one there and keep a copy."""
+    sample = place / "sample"
+    if not sample.exists():
+        made = await make()
+        place.mkdir(parents=True)
+        await asyncio.to_thread(shutil.copytree, directory, place / "vault")
+        sample.write_bytes(pickle.dumps(made))
+    else:
+        await asyncio.to_thread(shutil.copytree, place / "vault", directory, dirs_exist_ok=True)
+    os.sync()
+    return pickle.loads(sample.read_bytes())
+
+
 async def check(vault, recordings):
     """Every certificate is there, and of a few at random the text verifies."""
     for row in random.sample(await vault.catalog.recordings(RecordingQuery(limit=1000)), 5):
@@ -332,7 +348,7 @@ async def sweep(config, clock, sample, recordings, *, stored):
     return figures
 
 
-async def measure(recordings, tenants, *, objects, stored, server):
+async def measure(recordings, tenants, *, objects, stored, server, kept):
     clock = MovedClock()
     with tempfile.TemporaryDirectory(prefix="callvault-bench-") as temporary:
         directory = Path(temporary)
@@ -343,7 +359,11 @@ async def measure(recordings, tenants, *, objects, stored, server):
         if server is not None:
             document["catalog"] = {"url": server.url(await server.new_database())}
         config = parse_config(document, base=directory)
-        sample = await prepare(config, clock, recordings, tenants, objects=objects, stored=stored)
+        make = functools.partial(prepare, config, clock, recordings, tenants, objects=objects, stored=stored)
+        if kept is None or server is not None or stored:
+            sample = await make()
+        else:
+            sample = await from_kept(kept / f"{recordings}-{tenants}-{objects}", directory, make)
         seconds = None
         if server is None:
             spare = directory / "floor.db"
@@ -372,6 +392,7 @@ async def every(arguments, server):
             objects=arguments.objects,
             stored=recordings <= arguments.delete_up_to,
             server=server,
+            kept=arguments.kept,
         )
 
 
@@ -395,5 +416,6 @@ if __name__ == "__main__":
     parser.add_argument("--objects", type=int, default=2, help="of each recording, its manifest among them")
     parser.add_argument("--delete-up-to", type=int, default=100_000, help="larger runs end once all is certified")
     parser.add_argument("--postgres", action="store_true")
+    parser.add_argument("--kept", type=Path, help="keep a vault whose objects are not on the disk here, for later runs")
     parser.add_argument("--s3", action="store_true", help="only how many requests the deletion of objects takes")
     main(parser.parse_args())
