@@ -235,8 +235,9 @@ class Keyring:
     def living(self, cohort: Cohort, leaves: Collection[int]) -> AbstractSet[int]:
         """Return which of these leaves still have a key."""
         cover = self._engine.state.cover(cohort)
-        asked = spans.points(leaves)
-        left = () if cover is None else spans.intersect(asked, ggm.spans(cover))
+        if cover is None:
+            return frozenset()
+        left = spans.intersect(spans.points(leaves), ggm.spans(cover))
         gone = self._engine.closing(cohort)
         return {leaf for first, last in spans.subtract(left, gone) for leaf in range(first, last + 1)}
 

@@ -10,6 +10,7 @@ from contextlib import aclosing, suppress
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from functools import partial
+from operator import gt
 from typing import Any, NamedTuple, Protocol, TypeAlias, TypeVar
 
 from vault.certificates.batch import (
@@ -25,7 +26,7 @@ from vault.certificates.document import (
 from vault.certificates.template import COMMITMENTS, Columns, Form, Lot, Values, micros, provisional_values, values_of
 from vault.errors import IntegrityError, NotFound, Unavailable, VaultError
 from vault.format.names import recording_prefix
-from vault.ids import CertificateId, RecordingId, new_ids
+from vault.ids import CertificateId, RecordingId, TenantId, new_ids
 from vault.model import (
     AuditEvent,
     CertificateStatus,
@@ -603,7 +604,9 @@ def _kind(subject: Subject) -> _Kind:
 def _by_tenant(name: str, issued: IssuedBatch, detail: Mapping[str, str]) -> list[AuditEvent]:
     """Return an audit event for each tenant of a batch; the root in it covers every certificate of the batch."""
     groups, places = issued.entries.entries
-    counts = Counter(groups[place[0]].tenant for place in places if place is not None)
+    counts: Counter[TenantId] = Counter()
+    for number, count in Counter([place[0] for place in places if place is not None]).items():
+        counts[groups[number].tenant] += count
     return [
         event(
             name,
@@ -652,11 +655,12 @@ def _final_draft(
 
 def _suspicious(values: Columns, gone: datetime) -> Iterator[int]:
     """Yield the places that need the full check: found cheaply, and always those that contradict themselves."""
-    instant = micros(gone)
-    for place, (captured, until) in enumerate(zip(values["a"], values["u"], strict=True)):
-        if captured > until or until > instant:
-            yield place
+    instant, captured, until = micros(gone), values["a"], values["u"]
+    if max(until) > instant or any(map(gt, captured, until)):
+        yield from (place for place, last in enumerate(until) if captured[place] > last or last > instant)
     for letter in COMMITMENTS:
-        for place, commitment in enumerate(values.get(letter, ())):
-            if not (commitment is None or len(commitment) == _COMMITMENT_BYTES):
-                yield place
+        commitments = [each for each in values.get(letter, ()) if each is not None]
+        if {*map(len, commitments)} - {_COMMITMENT_BYTES}:
+            for place, commitment in enumerate(values[letter]):
+                if commitment is not None and len(commitment) != _COMMITMENT_BYTES:
+                    yield place

@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Collection, Container, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import sqlalchemy as sa
 
@@ -36,6 +36,17 @@ _Wanted: TypeAlias = tuple[bytes, Sequence[Part], bytes]
 """The key of a recording, the parts and the entry of a certificate for it."""
 _Place: TypeAlias = tuple[str, str]
 """A tenant and a state."""
+
+
+class _Ready(NamedTuple):
+    """A batch to be stored: what it wants, the ids of the certificates of audio each with its recording's, and rows."""
+
+    wanted: Sequence[_Wanted]
+    audio: Sequence[bytes]
+    tenants: Sequence[TenantId]
+    row: rows.Values
+
+
 _KEYS: sa.BindParameter[Any] = sa.bindparam("keys", expanding=True)
 _STAMP = len("cert_") + 12
 """The characters of an id up to the end of its millisecond."""
@@ -65,7 +76,7 @@ _HAS_AUDIO = "state <> 'shredded'"
 _HAS_FACTS = "metadata_certificate_id IS NULL AND length(sealed_facts) > 0"
 _COUNTED = frozenset((Part.AUDIO, Part.METADATA))
 _GONE: Mapping[frozenset[Part], Sequence[str]] = {
-    frozenset(parts): ("min(created_at) AS at", f"count(*) FILTER (WHERE {last}) AS n")
+    frozenset(parts): ("min(created_at) AS at", f"count(*) FILTER (WHERE {last}) AS gone")
     for parts, last in (
         ((), "FALSE"),
         ((Part.AUDIO,), f"{_HAS_AUDIO} AND NOT ({_HAS_FACTS})"),
@@ -73,7 +84,7 @@ _GONE: Mapping[frozenset[Part], Sequence[str]] = {
         ((Part.AUDIO, Part.METADATA), f"{_HAS_AUDIO} OR {_HAS_FACTS}"),
     )
 }
-"""Of rows captured on one day: how many have nothing left once these parts are certified."""
+"""Of rows captured on one day, one of its instants, and how many have nothing left once these parts are certified."""
 _CURRENT = sa.select(_r.certificate_id, _r.metadata_certificate_id).where(_r.id.in_(_KEYS))
 _OLDER_OF = sa.select(certificates).where(_c.recording.in_(_KEYS))
 _OLDER_NAMED = sa.select(certificates).where(_c.id.in_(_KEYS))
@@ -112,28 +123,27 @@ class CertificateStore:
 
         NotFound if one names an unknown recording. Nothing is written if none is issued.
         """
-        groups, places = entries.entries
-        stamp = bytes.fromhex(batch.id[4 : _STAMP - 1])
-        wanted = [
-            (entry[ID_BYTES : 2 * ID_BYTES], groups[number].parts, entry) for number, entry in filter(None, places)
-        ]
-        if any(not entry.startswith(stamp) for _, _, entry in wanted):
-            raise Invalid(f"a certificate was not made in the millisecond of {batch.id}; nothing was certified")
+        # In a thread, and before the transaction: a batch has thousands, and the writer's lock is everybody's.
+        ready = await in_thread(_ready, batch, entries)
 
         async def act(transaction: Transaction) -> None:
-            issued, moving = await _issued(transaction, wanted, entries.status)
+            issued, moving, gone = await _issued(transaction, ready, entries.status)
             if not issued:
                 return
             await _write_forms(transaction, forms, batch.id)
-            stored = _only(entries, issued)
-            await transaction.write(_INSERT_BATCH, rows.from_batch(batch, stored))
-            tenants = sorted({groups[number].tenant for number, _ in filter(None, stored.entries.places)})
+            some = ready if issued is ready.wanted else await in_thread(_ready, batch, _only(entries, issued))
+            await transaction.write(_INSERT_BATCH, some.row)
             place = id_bytes(batch.id)
-            await transaction.write(_INSERT_TENANT, [{"tenant": tenant, "batch": place} for tenant in tenants])
-            await _move(transaction, issued, moving, entries.status, rows.micros(batch.issued_at))
+            await transaction.write(_INSERT_TENANT, [{"tenant": tenant, "batch": place} for tenant in some.tenants])
+            for (tenant, state), count in moving.items():
+                transaction.count(tenant, state, -count)
+                transaction.count(tenant, RecordingState.SHREDDED.value, count)
+            for day in gone:
+                transaction.count_live(day.tenant, day.at, -int(day.gone))
+            await _move(transaction, some, entries.status, rows.micros(batch.issued_at))
             transaction.audit(audit)
 
-        if wanted:
+        if ready.wanted:
             await self._database.writer.run(act)
 
     async def list_objects(self, *, after: RecordingId | None, limit: int) -> RecordingId | None:
@@ -321,22 +331,50 @@ async def _next(
     return sorted(map(rows.to_entries, found), key=lambda each: each.batch, reverse=newest_first)
 
 
-async def _issued(
-    transaction: Transaction, wanted: Sequence[_Wanted], status: CertificateStatus
-) -> tuple[Sequence[_Wanted], Counter[_Place]]:
-    """Return those that their recordings do not have yet, and how many audio rows leave each tenant and state.
+def _ready(batch: CertificateBatch, entries: BatchEntries) -> _Ready:
+    """Return a batch as its transaction needs it; Invalid unless its ids begin with the batch's millisecond."""
+    groups, places = entries.entries
+    there = [place for place in places if place is not None]
+    stamp = bytes.fromhex(batch.id[4 : _STAMP - 1])
+    if not all(entry.startswith(stamp) for _, entry in there):
+        raise Invalid(f"a certificate was not made in the millisecond of {batch.id}; nothing was certified")
+    kinds = [group.parts for group in groups]
+    used = {number for number, _ in there}
+    return _Ready(
+        [(entry[ID_BYTES : 2 * ID_BYTES], kinds[number], entry) for number, entry in there],
+        [entry[: 2 * ID_BYTES] for number, entry in there if Part.AUDIO in kinds[number]],
+        sorted({groups[number].tenant for number in used}),
+        rows.from_batch(batch, entries),
+    )
 
-    Of two in one batch the first is returned.
+
+async def _issued(
+    transaction: Transaction, ready: _Ready, status: CertificateStatus
+) -> tuple[Sequence[_Wanted], Counter[_Place], Sequence[sa.Row[Any]]]:
+    """Return those that their recordings do not have yet, and what is counted with them.
+
+    That is how many audio rows leave each tenant and state, and how many recordings of each day have nothing left. Of
+    two in one batch the first is returned.
     """
-    keys = [key for key, _, _ in wanted]
-    distinct = len({*keys})
-    if all(Part.AUDIO in parts for _, parts, _ in wanted):
+    wanted = ready.wanted
+    keys_of = _by_parts(wanted)
+    distinct = len(set().union(*keys_of.values()))
+    if len(ready.audio) == len(wanted):
         # Nearly always no row has a certificate yet, and a few counts say so.
-        tally = await transaction.fetch_each(recordings, _TALLY[status], keys=keys, by=("tenant", "state"))
-        moving = Counter({(row.tenant, row.state): int(row.n) for row in tally})
-        if distinct == moving.total() == len(keys) and not any(row.certified for row in tally):
-            return wanted, moving
-    known = {row.id: row for row in await transaction.fetch_each(recordings, _ROW, keys=keys)}
+        tally = [
+            row
+            for gone, keys in keys_of.items()
+            for row in await transaction.fetch_each(
+                recordings, (*_TALLY[status], *_GONE[gone]), keys=[*keys], by=("tenant", "state", _DAY)
+            )
+        ]
+        moving: Counter[_Place] = Counter()
+        for row in tally:
+            moving[row.tenant, row.state] += int(row.n)
+        if distinct == moving.total() == len(wanted) and not any(row.certified for row in tally):
+            return wanted, moving, tally
+    every = [*{key: None for key, _, _ in wanted}]
+    known = {row.id: row for row in await transaction.fetch_each(recordings, _ROW, keys=every)}
     if len(known) < distinct:
         raise NotFound("a certificate names a recording that does not exist; nothing was certified")
     found: list[_Wanted] = []
@@ -346,7 +384,27 @@ async def _issued(
         if seen.isdisjoint(these) and not _stands(known[key], parts, status):
             seen |= these
             found.append((key, parts, entry))
-    return found, Counter((known[key].tenant, known[key].state) for key, parts, _ in found if Part.AUDIO in parts)
+    moving = Counter((known[key].tenant, known[key].state) for key, parts, _ in found if Part.AUDIO in parts)
+    days = [
+        row
+        for gone, keys in _by_parts(found).items()
+        for row in await transaction.fetch_each(recordings, _GONE[gone], keys=[*keys], by=("tenant", _DAY))
+    ]
+    return found, moving, days
+
+
+def _by_parts(wanted: Sequence[_Wanted]) -> Mapping[frozenset[Part], Collection[bytes]]:
+    """Return the keys of recordings by the counted parts that their certificates take together."""
+    kinds = {parts for _, parts, _ in wanted}
+    if len(kinds) == 1:
+        return {_COUNTED.intersection(*kinds): dict.fromkeys([key for key, _, _ in wanted])}
+    parts_of: dict[bytes, frozenset[Part]] = {}
+    for key, parts, _ in wanted:
+        parts_of[key] = parts_of.get(key, frozenset()).union(_COUNTED.intersection(parts))
+    keys_of: dict[frozenset[Part], list[bytes]] = {}
+    for key, gone in parts_of.items():
+        keys_of.setdefault(gone, []).append(key)
+    return keys_of
 
 
 def _stands(row: sa.Row[Any], parts: Sequence[Part], status: CertificateStatus) -> bool:
@@ -370,29 +428,22 @@ def _only(entries: BatchEntries, issued: Sequence[_Wanted]) -> BatchEntries:
     return replace(entries, entries=Entries(groups, some))
 
 
-async def _move(
-    transaction: Transaction,
-    issued: Sequence[_Wanted],
-    moving: Counter[_Place],
-    status: CertificateStatus,
-    at: int,
-) -> None:
+async def _move(transaction: Transaction, ready: _Ready, status: CertificateStatus, at: int) -> None:
     """Move the rows of what a batch certifies along."""
-    provisional, shredded = status is CertificateStatus.PROVISIONAL, RecordingState.SHREDDED.value
-    of_audio = [entry[: 2 * ID_BYTES] for _, parts, entry in issued if Part.AUDIO in parts]
-    for (tenant, state), count in moving.items():
-        transaction.count(tenant, state, -count)
-        transaction.count(tenant, shredded, count)
-    await _count_gone(transaction, issued)
+    provisional = status is CertificateStatus.PROVISIONAL
     await transaction.update_each(
         recordings,
         column="certificate_id",
         prefix="cert",
-        named=of_audio,
-        common={"state": shredded, "undeleted_since": at if provisional else None, "node": None},
+        named=ready.audio,
+        common={
+            "state": RecordingState.SHREDDED.value,
+            "undeleted_since": at if provisional else None,
+            "node": None,
+        },
     )
     if not provisional:
-        await object_lists.fold(transaction, [each[ID_BYTES:] for each in of_audio])
+        await object_lists.fold(transaction, [each[ID_BYTES:] for each in ready.audio])
     moves = [
         {
             "key": key,
@@ -401,24 +452,10 @@ async def _move(
             # Where the audio goes too, the same certificate confirms it once the objects are absent.
             "new_unconfirmed_since": at if provisional and Part.AUDIO not in parts else None,
         }
-        for key, parts, entry in issued
+        for key, parts, entry in ready.wanted
         if Part.METADATA in parts
     ]
     await transaction.write(_FORGET, moves)
-
-
-async def _count_gone(transaction: Transaction, issued: Sequence[_Wanted]) -> None:
-    """Count out of their days the recordings of which nothing is left once these certificates are stored."""
-    parts_of: dict[bytes, frozenset[Part]] = {}
-    for key, parts, _ in issued:
-        parts_of[key] = parts_of.get(key, frozenset()).union(_COUNTED.intersection(parts))
-    keys_of: dict[frozenset[Part], list[bytes]] = {}
-    for key, gone in parts_of.items():
-        keys_of.setdefault(gone, []).append(key)
-    for gone, keys in keys_of.items():
-        days = await transaction.fetch_each(recordings, _GONE[gone], keys=keys, by=("tenant", _DAY))
-        for day in days:
-            transaction.count_live(day.tenant, day.at, -int(day.n))
 
 
 def _name(entry: bytes) -> str:

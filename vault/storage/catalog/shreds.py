@@ -38,6 +38,7 @@ from vault.storage.catalog.tables import (
     sweep_floor,
 )
 from vault.storage.catalog.writer import Transaction
+from vault.threads import in_thread
 
 _s, _c, _r = shreds.c, certificates.c, recordings.c
 _BY_ID = sa.select(shreds).where(_s.id == sa.bindparam("key"))
@@ -189,7 +190,7 @@ class ShredStore:
             period = (await self._database.fetch(_PERIOD, {"key": key}))[0].audio_period
         page = {"through": through, "after": key, "after_period": period, "page": max(limit, 0)}
         found = await self._database.fetch(_LOTS[self._database.engine.dialect.name], page)
-        return [lot for row in found for lot in rows.to_lots(row)]
+        return await in_thread(lambda: [lot for row in found for lot in rows.to_lots(row)])
 
 
 async def _check_exists(transaction: Transaction, shred: str) -> None:
