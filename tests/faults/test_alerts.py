@@ -44,7 +44,7 @@ async def test_an_alert_outlives_the_process_that_raised_it(tmp_path):
 
 async def outcome(server, name):
     """Return once the server has counted such an attempt."""
-    async with asyncio.timeout(15), session(server) as client:
+    async with asyncio.timeout(60), session(server) as client:
         while True:
             async with client.get("/metrics") as answer:
                 lines = (await answer.text()).splitlines()
